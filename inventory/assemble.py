@@ -1,0 +1,185 @@
+"""A tree -> an Inventory: defaults merged beneath hosts, files located, the model's errors told.
+
+Each step goes on after a mistake, so that one reading tells all of them; a value that was refused
+is REFUSED in the data, and what the model says about that is dropped.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from inventory.model import DESTINATION, Host, Inventory
+from inventory.problems import shown
+from inventory.shape import DEFAULTS, REFUSED, Shaper, describe
+from inventory.yamlsource import Listing, Refused, Table
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+    from inventory.problems import Ledger, Mark, Path
+    from inventory.yamlsource import Node
+
+FILES = ("identity_file", "known_hosts", "ssh_config")
+"""The fields that name files on this machine; python and workdir are the host's."""
+
+
+def assemble(tree: Node, ledger: Ledger, folder: FilePath) -> Inventory:
+    """Make the inventory, or raise all that is in the ledger by then."""
+    if isinstance(tree, Table):
+        inventory = _Assembly(tree, ledger, folder).inventory()
+        if inventory and not ledger.problems:
+            return inventory
+    elif not isinstance(tree, Refused):
+        message = f"must be a mapping with an entry hosts, found {describe(tree)}"
+        ledger.note(tree.mark, (), message)
+    raise ledger.error()
+
+
+class _Assembly:
+    def __init__(self, tree: Table, ledger: Ledger, folder: FilePath) -> None:
+        self._tree = tree
+        self._ledger = ledger
+        self._folder = folder
+        self._shaper = Shaper(ledger)
+
+    def inventory(self) -> Inventory | None:
+        entries = {key: entry for key, entry in self._tree.entries.items() if key != "defaults"}
+        rest = Table(entries=entries, mark=self._tree.mark)
+        fields = (*Inventory.model_fields, "defaults")
+        data = self._shaper.model(rest, (), Inventory, fields)
+        shared = self._shared()
+        if isinstance(data.get("hosts"), list):
+            self._note_twins(data["hosts"])
+            data["hosts"] = [
+                self._merged(shared, host, index) for index, host in enumerate(data["hosts"])
+            ]
+        try:
+            return Inventory.model_validate(data)
+        except ValidationError as error:
+            self._note_errors(error, ())
+            return None
+
+    def _shared(self) -> dict[str, Any]:
+        """Judge the defaults by themselves, so that a mistake in them is told once, where it is."""
+        entry = self._tree.entries.get("defaults")
+        if entry is None:
+            return {}
+        data = self._shaper.model(entry.value, ("defaults",), Host, DEFAULTS)
+        if data is REFUSED:
+            return {}
+        self._locate(data, ("defaults",))
+        wrong = {field for field, value in data.items() if value is REFUSED}
+        try:
+            Host.model_validate({**data, "name": "defaults"})
+        except ValidationError as error:
+            self._note_errors(error, ("defaults",))
+            wrong |= {str(each["loc"][0]) for each in error.errors()}
+        return {field: value for field, value in data.items() if field not in wrong}
+
+    def _merged(self, shared: dict[str, Any], host: Any, index: int) -> Any:  # noqa: ANN401
+        if host is REFUSED:
+            return REFUSED
+        self._locate(host, ("hosts", index))
+        destination = DESTINATION.match(host["ssh"]) if isinstance(host.get("ssh"), str) else None
+        # What a host says itself comes first, also where it says it within `ssh`.
+        said = {part for part in ("user", "port") if destination and destination[part]}
+        beneath = {field: value for field, value in shared.items() if field not in said}
+        merged = {**beneath, **host}
+        if isinstance(host.get("env"), dict):
+            merged["env"] = {**beneath.get("env", {}), **host["env"]}
+        return merged
+
+    def _locate(self, data: dict[str, Any], path: Path) -> None:
+        for field in FILES:
+            text = data.get(field)
+            # The model refuses an empty name and a NUL; neither is a path to look into.
+            if not isinstance(text, str) or not text or "\0" in text:
+                continue
+            if field == "ssh_config" and text == "none":
+                continue
+            try:
+                data[field] = str(self._folder / FilePath(text).expanduser())
+            except RuntimeError:  # how pathlib says that there is no such user
+                _, mark, _ = self._spot((*path, field))
+                message = f"{shown(text.split('/')[0])} has no home folder on this machine"
+                self._ledger.note(mark, (*path, field), message)
+                data[field] = REFUSED
+
+    def _note_twins(self, hosts: list[Any]) -> None:
+        first: dict[str, tuple[int, Mark | None]] = {}
+        for index, host in enumerate(hosts):
+            name = host.get("name") if isinstance(host, dict) else None
+            if not isinstance(name, str):
+                continue
+            path, mark, _ = self._spot(("hosts", index, "name"))
+            earlier, where = first.setdefault(name, (index, mark))
+            if earlier != index:
+                line = f", line {where.line}" if where else ""
+                message = f"the name {shown(name)} is taken by hosts[{earlier}]{line}"
+                self._ledger.note(mark, path, message)
+
+    def _note_errors(self, error: ValidationError, prefix: Path) -> None:
+        """Translate the model's errors; the branches of a union become one sentence."""
+        together: dict[Path, list[ErrorDetails]] = {}
+        for each in error.errors(include_url=False):
+            loc = (*prefix, *each["loc"])
+            if not each["loc"] and self._ledger.problems:
+                continue  # names that stand there twice: told already, with their lines
+            if each["type"] == "too_short" and each["input"]:
+                continue  # entries are there; pydantic counts those without a mistake
+            if each["type"] == "missing":
+                self._ledger.note(self._spot(loc)[1], loc, "is missing")
+            elif each["input"] is not REFUSED:
+                together.setdefault(self._spot(loc)[0], []).append(each)
+        for path, errors in together.items():
+            _, mark, node = self._spot((*path, *errors[0]["loc"][-1:]))
+            self._ledger.note(mark, path, _sentence(errors, node))
+
+    def _spot(self, loc: Path) -> tuple[Path, Mark | None, Node]:
+        """Find the node that a location of pydantic's leads to, or the last on the way to it.
+
+        Locations go on where the file does not: into the branch of a union, to the fields of a
+        host that is written as a text, and to [key] for a key that is wrong itself.
+        """
+        node: Node = self._tree
+        mark = node.mark
+        for depth, part in enumerate(loc):
+            if isinstance(node, Table) and part in node.entries:
+                entry = node.entries[str(part)]
+                node, mark = entry.value, entry.value.mark
+                if loc[depth + 1 :] == ("[key]",):
+                    mark = entry.key
+            elif isinstance(node, Listing) and isinstance(part, int):
+                node = node.items[part]
+                mark = node.mark
+            else:
+                return loc[:depth], mark, node
+        return loc, mark, node
+
+
+def _sentence(errors: list[ErrorDetails], node: Node) -> str:
+    for error in errors:
+        if error["type"] == "value_error":
+            message = str(error["ctx"]["error"])
+            return message if len(message) <= 240 else f"{message[:120]} ... {message[-80:]}"
+        if error["type"] == "too_short":
+            return f"must have at least {error['ctx']['min_length']} entry"
+    wanted = " or ".join(_wanted(error) for error in errors)
+    return f"must be {wanted}, found {describe(node)}"
+
+
+def _wanted(error: ErrorDetails) -> str:
+    ctx = error.get("ctx", {})
+    phrases = {
+        "int_type": "a whole number",
+        "literal_error": str(ctx.get("expected")),
+        "greater_than": f"more than {ctx.get('gt'):g}" if "gt" in ctx else "",
+        "greater_than_equal": f"at least {ctx.get('ge')}",
+        "less_than_equal": f"at most {ctx.get('le')}",
+        "finite_number": "a shorter time",
+        "string_too_short": "text that is not empty",
+    }
+    return phrases.get(error["type"], error["msg"])

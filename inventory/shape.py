@@ -1,0 +1,207 @@
+"""A tree of YAML -> the plain data that the model expects, each scalar read as its field means it.
+
+YAML 1.1 reads 010 as 8, 22:22 as 1342 and no as false. Here the model decides: where it wants text
+the text stays as it is written, where it wants a number only decimal digits are one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel
+
+from inventory.model import ADDRESS, DESTINATION, NAME, Host, Job, Rendezvous
+from inventory.problems import shown
+from inventory.yamlsource import Listing, Refused, Scalar, Table, reading_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from inventory.problems import Ledger, Path
+    from inventory.yamlsource import Node
+
+REFUSED = object()
+"""Stands in the data for a value that was complained about: it keeps the others in their places."""
+
+DEFAULTS = tuple(field for field in Host.model_fields if field not in ("name", "ssh", "addr"))
+"""The fields of a host that all hosts may share."""
+
+SECTIONS: dict[str, Collection[str]] = {
+    "job": Job.model_fields,
+    "defaults": DEFAULTS,
+    "rendezvous": Rendezvous.model_fields,
+}
+
+DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,99})\Z")
+
+
+class Shaper:
+    """Walks tree and model side by side; what it cannot shape it notes, and puts REFUSED there."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def model(self, node: Node, path: Path, model: type[BaseModel], fields: Collection[str]) -> Any:  # noqa: ANN401  plain data, for pydantic to judge
+        """Shape the entries of a mapping that are among `fields`; the others are unknown."""
+        if _is_empty(node):
+            return {}
+        if not isinstance(node, Table):
+            return self._wrong(node, path, "a mapping")
+        data = {}
+        for key, entry in node.entries.items():
+            if key in fields:
+                annotation = model.model_fields[key].annotation
+                data[key] = self._value(entry.value, (*path, key), annotation)
+            else:
+                hint = _did_you_mean(key, path, fields)
+                self._ledger.note(entry.key, (*path, key), "unknown field", hint)
+        return data
+
+    def _value(self, node: Node, path: Path, annotation: Any) -> Any:  # noqa: ANN401
+        kinds = set(_kinds(annotation))
+        for kind in kinds:
+            if kind is Host:
+                return self._host(node, path)
+            if get_origin(kind) is tuple:
+                return self._listing(node, path, get_args(kind)[0])
+            if get_origin(kind) is dict:
+                return self._words(node, path)
+            if issubclass(kind, BaseModel):
+                return self.model(node, path, kind, kind.model_fields)
+        if not isinstance(node, Scalar):
+            return self._wrong(node, path, "a single value")
+        return self._scalar(node, path, kinds)
+
+    def _scalar(self, node: Scalar, path: Path, kinds: set[Any]) -> Any:  # noqa: ANN401
+        if bool in kinds:
+            if node.plain and node.text in ("true", "false"):
+                return node.text == "true"
+            return self._wrong(node, path, "true or false")
+        if int in kinds and node.plain:
+            if DECIMAL.match(node.text):
+                return int(node.text)
+            if reading_of(node.text)[0] == "int":
+                return self._wrong(node, path, "a number in plain decimal digits")
+        return self._text(node, path)
+
+    def _text(self, node: Scalar, path: Path) -> Any:  # noqa: ANN401
+        if node.plain and not node.text:
+            return self._refuse(node, path, "has no value", "give one, or leave it out")
+        if node.plain and reading_of(node.text)[0] == "null":
+            message = f"{node.text} is YAML's word for no value"
+            return self._refuse(node, path, message, f'leave it out, or quote it: "{node.text}"')
+        return node.text
+
+    def _listing(self, node: Node, path: Path, item: Any) -> Any:  # noqa: ANN401
+        if _is_empty(node):
+            return []
+        if not isinstance(node, Listing):
+            return self._wrong(node, path, "a list")
+        if item is Host:
+            return [self._host(each, (*path, i)) for i, each in enumerate(node.items)]
+        return [self._word(each, (*path, i)) for i, each in enumerate(node.items)]
+
+    def _words(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+        if _is_empty(node):
+            return {}
+        if not isinstance(node, Table):
+            return self._wrong(node, path, "a mapping")
+        return {key: self._word(each.value, (*path, key)) for key, each in node.entries.items()}
+
+    def _word(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+        """Shape an argument or an environment value: text that a program reads in its own way."""
+        if not isinstance(node, Scalar):
+            return self._wrong(node, path, "text")
+        if node.plain and reading_of(node.text)[0] == "bool":
+            # The program may want 1, true, True or yes; what a YAML reader passes on differs.
+            message = f"{node.text} is a truth value to YAML, not text"
+            return self._refuse(node, path, message, f'put it in quotes: "{node.text}"')
+        return self._text(node, path)
+
+    def _host(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+        if isinstance(node, Scalar):
+            return self._host_from_text(node, path)
+        if not isinstance(node, Table):
+            return self._wrong(node, path, "a name or a mapping")
+        data = self.model(node, path, Host, Host.model_fields)
+        name = data.get("name")
+        if isinstance(name, str) and "[" in name:
+            data["name"] = self._range(node.entries["name"].value, (*path, "name"), name)
+        return data
+
+    def _host_from_text(self, node: Scalar, path: Path) -> Any:  # noqa: ANN401
+        """Read `name` or `[user@]host[:port]` as the mapping that it is short for."""
+        text = self._text(node, path)
+        if text is REFUSED:
+            return REFUSED
+        parts = DESTINATION.match(text)
+        if not parts and "[" in text:
+            return self._range(node, path, text)
+        if not parts:
+            message = f"{shown(text)} is not of the form [user@]host[:port]"
+            return self._refuse(node, path, message)
+        name = parts["bracketed"] or parts["host"]
+        if ADDRESS.match(name) and not NAME.match(name):
+            hint = f"write {{name: ..., ssh: {text!a}}}"
+            return self._refuse(node, path, f"{name} cannot be the name of a host", hint)
+        return {"name": name} if name == text else {"name": name, "ssh": text}
+
+    def _range(self, node: Node, path: Path, text: str) -> object:
+        message = f"{shown(text)} looks like a range; there are no ranges yet"
+        return self._refuse(node, path, message, "write the hosts out, one by one")
+
+    def _wrong(self, node: Node, path: Path, wanted: str) -> object:
+        if isinstance(node, Refused):
+            return REFUSED
+        return self._refuse(node, path, f"must be {wanted}, found {describe(node)}")
+
+    def _refuse(self, node: Node, path: Path, message: str, hint: str = "") -> object:
+        self._ledger.note(node.mark, path, message, hint)
+        return REFUSED
+
+
+def describe(node: Node) -> str:
+    """Say what stands in the file, and what YAML 1.1 makes of it where that would surprise."""
+    if not isinstance(node, Scalar):
+        return "a mapping" if isinstance(node, Table) else "a list"
+    if not node.plain:
+        return f"the text {node.text[:60]!a}"
+    if not node.text:
+        return "nothing"
+    kind, value = reading_of(node.text)
+    surprise = kind in ("int", "bool") and value != node.text
+    return shown(node.text) + (f", which YAML 1.1 reads as {value}" if surprise else "")
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  what typing makes of annotations
+    """Take an annotation apart: Annotated[int, ...] | Literal["auto"] | None is int or str."""
+    origin = get_origin(annotation)
+    if origin is Literal:
+        yield from (type(value) for value in get_args(annotation))
+    elif origin is Annotated:
+        yield from _kinds(get_args(annotation)[0])
+    elif origin in (None, tuple, dict):
+        yield annotation
+    else:
+        for part in get_args(annotation):
+            yield from _kinds(part)
+
+
+def _is_empty(node: Node) -> bool:
+    """Tell a section whose entries are not written yet, or are all commented out."""
+    return isinstance(node, Scalar) and node.plain and not node.text
+
+
+def _did_you_mean(key: str, path: Path, fields: Collection[str]) -> str:
+    close = difflib.get_close_matches(key[:60], fields, n=1)
+    if close:
+        return f"did you mean {close[0]}?"
+    if not path:
+        for section, within in SECTIONS.items():
+            if key in within:
+                return f"did you mean {section}.{key}?"
+    if path == ("defaults",) and key in Host.model_fields:
+        return "it differs from host to host: give it there"
+    return f"known here: {', '.join(fields)}"
