@@ -1,0 +1,76 @@
+"""How the node room gets to a host: inside the command line that sshd runs, with the first request.
+
+No file, no SFTP, nothing to race on a shared home, and one round trip less than sending it after.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.node import frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_SIBLING = re.compile(r"^from \. import (\w+(?:, \w+)*)", re.MULTILINE)
+
+# The package's name on the host is its own: a controller installed there stays out of the way.
+_LOADER = """
+import sys,types
+p=types.ModuleType('ddp_orch_node');p.__path__=[];sys.modules[p.__name__]=p
+def install(n):
+ m=types.ModuleType('ddp_orch_node.'+n);m.__package__=p.__name__;sys.modules[m.__name__]=m
+ exec(compile(S[n],'<'+m.__name__+'>','exec'),m.__dict__);return m
+for n in S:m=install(n)
+"""
+
+
+def source(module: str) -> str:
+    return files("orchestrator.node").joinpath(f"{module}.py").read_text(encoding="utf-8")
+
+
+def in_order(modules: Iterable[str]) -> list[str]:
+    """The modules and the siblings they import, each after what it needs."""
+    ordered: list[str] = []
+
+    def visit(module: str) -> None:
+        for siblings in _SIBLING.findall(source(module)):
+            for sibling in siblings.split(", "):
+                visit(sibling)
+        if module not in ordered:
+            ordered.append(module)
+
+    for module in modules:
+        visit(module)
+    return ordered
+
+
+def program(modules: Sequence[str], entry: str) -> str:
+    """A Python program that is those modules and then runs `entry`, with S as their sources."""
+    sources = {module: source(module) for module in modules}
+    return f"S={sources!r}{_LOADER}{entry}"
+
+
+def command_line(first: Sequence[dict[str, Any]], modules: Iterable[str]) -> str:
+    """What sshd is asked to run: constant but for what is encoded in it, safe in every login shell.
+
+    sh picks the interpreter, so that its absence has one exit code whatever the login shell is.
+    """
+    ordered = in_order([*modules, "agent"])
+    ordered.append(ordered.pop(ordered.index("agent")))
+    text = program(ordered, f"m.main(__import__('json').loads({json.dumps(first)!r}))")
+    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
+    python = (
+        f"import sys;sys.version_info<(3,8) and sys.exit({frames.EXIT_OLD_PYTHON});"
+        f'import zlib,base64;exec(zlib.decompress(base64.b64decode(\\"{packed}\\")))'
+    )
+    shell = (
+        "for p in python3 /usr/bin/python3 /usr/local/bin/python3;"
+        'do command -v $p >/dev/null 2>&1 && exec $p -I -S -c "%s";done;exit %d'
+    )
+    return f"exec /bin/sh -c '{shell % (python, frames.EXIT_NO_PYTHON)}'"
