@@ -1,0 +1,102 @@
+"""Does each host have what the workers need."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.checks.check import Check, hosts_with_facts
+from orchestrator.events import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.facts import ClusterFacts, Interpreter
+
+OLDEST_TORCH = (2, 6)
+
+
+def _python(cluster: ClusterFacts) -> Iterator[Verdict]:
+    for host, facts in hosts_with_facts(cluster, "env.python"):
+        if isinstance(facts, Verdict):
+            yield facts
+            continue
+        found = facts.interpreter
+        if found.executable is None:
+            yield Verdict(
+                id="env.python",
+                status="fail",
+                host=host,
+                message=f"{found.asked}: {found.problem or 'did not answer'}",
+                hint=_which(found),
+            )
+        else:
+            yield Verdict(
+                id="env.python",
+                status="pass",
+                host=host,
+                message=found.version or "",
+                evidence={"executable": found.executable, "version": found.version},
+            )
+
+
+def _torch(cluster: ClusterFacts) -> Iterator[Verdict]:
+    for host, facts in hosts_with_facts(cluster, "env.torch"):
+        if isinstance(facts, Verdict):
+            yield facts
+            continue
+        found = facts.interpreter
+        if found.executable is None:
+            yield Verdict(
+                id="env.torch", status="unknown", host=host, message="no interpreter to ask",
+                caused_by="env.python",
+            )  # fmt: skip
+        elif found.torch is None:
+            yield Verdict(
+                id="env.torch",
+                status="fail",
+                host=host,
+                message=f"{found.executable} has no torch",
+                hint=_which(found),
+            )
+        elif _version(found.torch) < OLDEST_TORCH:
+            yield Verdict(
+                id="env.torch",
+                status="fail",
+                host=host,
+                message=f"torch {found.torch} is older than 2.6, the oldest that is supported",
+                hint=f"{found.executable} -m pip install --upgrade torch",
+            )
+        else:
+            yield Verdict(
+                id="env.torch",
+                status="pass",
+                host=host,
+                message=found.torch,
+                evidence={"version": found.torch},
+            )
+
+
+def _which(found: Interpreter) -> str:
+    if found.seen:
+        return f"torch was seen in {', '.join(found.seen)}: set `python:` to one of them"
+    return "set `python:` in the inventory to the interpreter that has torch (an absolute path)"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    numbers = []
+    for part in text.split("+")[0].split(".")[:2]:
+        digits = "".join(c for c in part if c.isdigit())
+        numbers.append(int(digits) if digits else 0)
+    return tuple(numbers)
+
+
+CHECKS = (
+    Check(
+        id="env.python", about="the inventory's interpreter answers on every host", judge=_python
+    ),
+    Check(
+        id="env.torch",
+        about="that interpreter has torch 2.6 or newer; it is not imported",
+        judge=_torch,
+    ),
+)

@@ -1,0 +1,140 @@
+"""What a host's run folder tells, as events: the journal, and which file is whose. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.events import (
+    Event,
+    Launched,
+    Logged,
+    NodeEnded,
+    Warned,
+    Worker,
+    WorkerEnded,
+    WorkersUp,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Names are matched, not believed: a host must not choose what files are written here.
+_WORKER = re.compile(r"worker-logs/([0-9]{1,4})/r([0-9]{1,5})\.(out|err)\Z")
+_TORCHRUN = re.compile(r"torchrun\.(out|err)\Z")
+JOURNAL = "journal.jsonl"
+
+
+class NodeFiles:
+    """The files of one node, as their bytes arrive."""
+
+    def __init__(self, node: int, host: str, our_time: Callable[[float], float]) -> None:
+        self._node = node
+        self._host = host
+        self._our_time = our_time
+        self._rest = b""
+        self._complained = False
+
+    def feed(self, name: str, offset: int, data: bytes) -> list[Event]:
+        if name == JOURNAL:
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            return [event for line in lines if (event := self._told(line))]
+        if found := _WORKER.match(name):
+            return [self._logged(int(found[2]), found[3], int(found[1]), offset, data)]
+        if found := _TORCHRUN.match(name):
+            return [self._logged(None, found[1], 0, offset, data)]
+        return []
+
+    def _told(self, line: bytes) -> Event | None:
+        """Read one line. One that makes no sense is passed over, and said once: the run goes on."""
+        try:
+            return self._event(json.loads(line))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            if self._complained:
+                return None
+            self._complained = True
+            start = line[:80].decode("utf-8", "replace")
+            return Warned(message=f"{self._host}: its journal has a line that is none: {start}")
+
+    def _logged(self, rank: int | None, stream: str, turn: int, offset: int, data: bytes) -> Logged:
+        return Logged(
+            node=self._node,
+            host=self._host,
+            rank=rank,
+            stream="err" if stream == "err" else "out",
+            round=turn,
+            offset=offset,
+            data=data,
+        )
+
+    def _event(self, entry: dict[str, Any]) -> Event | None:
+        time = self._our_time(_number(entry["time"]))
+        where: Any = {"node": self._node, "host": self._host, "time": time}
+        kind: str = entry["event"]
+        match kind:
+            case "started":
+                return Launched(**where)
+            case "workers":
+                workers = tuple(map(_worker, entry["workers"]))
+                return WorkersUp(round=_whole(entry["round"]), workers=workers, **where)
+            case "worker":
+                error = entry["error"] or {}
+                return WorkerEnded(
+                    rank=_whole(entry["rank"]),
+                    local_rank=_whole(entry["local_rank"]),
+                    pid=_whole(entry["pid"]),
+                    code=_maybe(entry["code"]),
+                    signal=_maybe(entry["signal"]),
+                    restart=_whole(entry.get("restart", 0)),
+                    ours=bool(entry.get("ours")),
+                    error=_text(error.get("message")),
+                    traceback=_text(error.get("traceback")),
+                    **where,
+                )
+            case "ended":
+                return NodeEnded(
+                    code=_maybe(entry["code"]),
+                    signal=_maybe(entry["signal"]),
+                    reason=str(entry["reason"]),
+                    survivors=tuple(
+                        f"pid {s['pid']} ({s['name']}, state {s['state']})"
+                        for s in entry["survivors"]
+                    ),
+                    **where,
+                )
+            case _:  # of a later supervisor, or of no interest here: stopping
+                return None
+
+
+def _worker(row: dict[str, Any]) -> Worker:
+    return Worker(
+        rank=_whole(row["rank"]),
+        local_rank=_whole(row["local_rank"]),
+        group_rank=_whole(row["group_rank"]),
+        world_size=_whole(row["world_size"]),
+        pid=_whole(row["pid"]),
+        restart=_whole(row.get("restart", 0)),
+    )
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not a whole number")
+    return value
+
+
+def _maybe(value: object) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _number(value: object) -> float:
+    number = float(_whole(value)) if type(value) is int else value
+    if type(number) is not float or not math.isfinite(number):
+        raise TypeError(f"{value!r} is not a number")
+    return number
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,214 @@
+"""Inventory, job and findings in; a plan out that can be printed, tested and carried out. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from inventory.model import Host, Inventory
+    from orchestrator.facts import ClusterFacts, HostFacts
+
+ADJECTIVES = (
+    "amber bold brave brisk calm clear clever cosy crisp eager early fair fleet fresh gentle glad "
+    "golden grand happy honest humble jolly keen kind lively lucky mellow merry mild neat noble "
+    "plucky polite proud quick quiet rapid ready rosy royal sharp silent silver sleek smart snowy "
+    "solid spry steady still sunny swift tidy true vivid warm wise witty young zesty"
+).split()
+ANIMALS = (
+    "badger beaver bison bobcat camel cobra condor crane dingo dolphin eagle egret falcon ferret "
+    "finch fox gecko gibbon heron hornet ibex ibis jackal jaguar kestrel koala lemur leopard lynx "
+    "magpie marten mole moose newt ocelot orca osprey otter owl panda panther pelican penguin "
+    "puffin puma quail rabbit raven robin salmon seal shrew sparrow stork swan tapir tiger toucan "
+    "turtle viper walrus weasel wombat wren zebra"
+).split()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What every worker runs."""
+
+    target: str
+    """A path or a module; of a shipped script its name in the run's folder."""
+
+    args: tuple[str, ...] = ()
+    module: bool = False
+    ships: tuple[str, ...] = ()
+    """Files here that are sent to code/ in the run's folder."""
+
+    @property
+    def label(self) -> str:
+        return f"-m {self.target}" if self.module else self.target
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodePlan:
+    """One host in the run."""
+
+    host: str
+    rank: int
+    python: str
+    folder: str
+    workdir: str | None
+    env: dict[str, str] = field(default_factory=dict)
+    # None where only a look at the hosts can tell; a plan that is carried out has no None.
+    workers: int | None = None
+    workers_wanted: str | None = None
+    threads: int | None = None
+    address: str | None = None
+    interface: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    name: str
+    rendezvous_id: str
+    nodes: tuple[NodePlan, ...]
+    program: Program
+    port: int | None
+    join_timeout: int
+    max_restarts: int
+
+    @property
+    def head(self) -> NodePlan:
+        return self.nodes[0]
+
+    @property
+    def world_size(self) -> int | None:
+        counts = [node.workers for node in self.nodes]
+        return None if None in counts else sum(n for n in counts if n)
+
+    @property
+    def endpoint(self) -> str:
+        address = self.head.address or f"<address of {self.head.host}>"
+        return f"{bracketed(address)}:{self.port or '<a free port there>'}"
+
+
+def bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address
+
+
+def run_name(random: Random) -> str:
+    return f"{random.choice(ADJECTIVES)}-{random.choice(ANIMALS)}"
+
+
+def make_plan(
+    inventory: Inventory,
+    program: Program,
+    *,
+    name: str,
+    token: str,
+    max_restarts: int,
+    env: dict[str, str],
+    cluster: ClusterFacts | None = None,
+) -> RunPlan:
+    """Lay out the run. Without `cluster` what only the hosts can tell is left open."""
+    known = {h: f for h, f in cluster.facts.items() if not isinstance(f, str)} if cluster else {}
+    homes = {h: f.home for h, f in known.items()}
+    counts = [worker_count(host, known.get(host.name)) for host in inventory.hosts]
+    everyone = sum(n or 1 for n in counts) if inventory.same_machine else None
+    nodes = []
+    for rank, (host, count) in enumerate(zip(inventory.hosts, counts, strict=True)):
+        facts = known.get(host.name)
+        address = cluster_address(cluster, host) if cluster else host.addr
+        nodes.append(
+            NodePlan(
+                host=host.name,
+                rank=rank,
+                python=at_home(host.python, homes.get(host.name)),
+                folder=f"{homes.get(host.name, '~')}/.ddp-orch/runs/{name}/{rank}",
+                workdir=host.workdir,
+                env=inventory.job.env | host.env | env,
+                workers=count,
+                workers_wanted=None
+                if isinstance(host.nproc_per_node, int)
+                else host.nproc_per_node,
+                threads=max(1, facts.cores // (everyone or count)) if facts and count else None,
+                address=address,
+                interface=interface_of(facts, address) if facts and address else None,
+            )
+        )
+    port = inventory.rendezvous.port
+    return RunPlan(
+        name=name,
+        rendezvous_id=f"{name}-{token}",
+        nodes=tuple(nodes),
+        program=program,
+        port=cluster.listening.port
+        if cluster and cluster.listening and cluster.listening.port
+        else port
+        if isinstance(port, int)
+        else None,
+        join_timeout=max(1, round(inventory.rendezvous.timeout)),
+        max_restarts=max_restarts,
+    )
+
+
+def at_home(path: str, home: str | None) -> str:
+    return f"{home}{path[1:]}" if home and (path == "~" or path.startswith("~/")) else path
+
+
+def worker_count(host: Host, facts: HostFacts | None) -> int | None:
+    """How many workers: what is asked for, else one per GPU, else one."""
+    wanted = host.nproc_per_node
+    if isinstance(wanted, int):
+        return wanted
+    if facts is None:
+        return None
+    gpus = facts.gpus or 0
+    if wanted == "gpu":
+        return gpus  # none is a finding of preflight's
+    if wanted == "cpu":
+        return facts.cores
+    return gpus or (facts.cores if wanted == "auto" else 1)
+
+
+def interface_of(facts: HostFacts, address: str) -> str | None:
+    return next((interface for interface, own in facts.addresses if own == address), None)
+
+
+def candidates(host: Host, facts: HostFacts, *, alone: bool) -> list[str]:
+    """List addresses at which the others may reach a host, best first.
+
+    The one our own connection arrived at is an address of the host's and carries traffic; behind
+    NAT it is not among its interfaces' and nothing can be bound to it.
+    """
+    if host.addr is not None:
+        return [host.addr]
+    own = [address for _, address in facts.addresses]
+    ordered = [facts.ssh_address, *own] if facts.ssh_address in own else own
+    unique = list(dict.fromkeys(ordered))
+    return [a for a in unique if alone or not is_local(a)] or (unique[:1] if alone else [])
+
+
+def is_local(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+def cluster_address(cluster: ClusterFacts, host: Host) -> str | None:
+    """Where the others reach a host: the inventory's word, else what the dialling showed."""
+    if host.addr is not None:
+        return host.addr
+    head = head_address(cluster)
+    if host.name == cluster.hosts[0]:
+        return head
+    # The kernel chose the local end by its route to the head: that interface carries the cluster.
+    return next((d.local for d in cluster.dialled.get(host.name, ()) if d.address == head), None)
+
+
+def head_address(cluster: ClusterFacts) -> str | None:
+    """Return the candidate that most of the other hosts reached; of equals the first."""
+
+    def reached(address: str) -> int:
+        return sum(
+            any(d.address == address and d.error is None for d in cluster.dialled.get(host, ()))
+            for host in cluster.hosts[1:]
+        )
+
+    return max(cluster.candidates, key=reached, default=None)

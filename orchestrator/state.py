@@ -1,0 +1,334 @@
+"""What a run's state is, how events change it, and what follows from it. Pure: `now` is passed in.
+
+Rules:
+1. The first bad end decides: a worker with no restart left, a torchrun, a lost link stops the run
+   everywhere. What ends badly afterwards is a consequence and changes nothing but the summary.
+2. What the workers say of their ranks is the truth; a world other than the planned one is an error.
+3. A run is over when every node has said its last word, or cannot any more.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias
+
+from orchestrator import errors
+from orchestrator.events import (
+    Ended,
+    Event,
+    Failure,
+    Launched,
+    LinkDown,
+    Logged,
+    NodeEnded,
+    Planned,
+    StopAsked,
+    Warned,
+    Worker,
+    WorkerEnded,
+    WorkersUp,
+)
+
+TAIL_BYTES = 8192
+TAIL_LINES = 15
+START_PATIENCE = 60.0
+RESTART_PATIENCE = 20.0
+SIGNALS = dict(
+    zip(
+        (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 24, 25, 31),
+        (
+            "SIGHUP SIGINT SIGQUIT SIGILL SIGTRAP SIGABRT SIGBUS SIGFPE SIGKILL SIGSEGV SIGPIPE "
+            "SIGALRM SIGTERM SIGXCPU SIGXFSZ SIGSYS"
+        ).split(),
+        strict=True,
+    )
+)
+# What a worker says whose peer went away: it failed, but not first.
+CONSEQUENCE = re.compile(
+    r"connection (?:reset|closed) by peer|connection was likely closed|broken pipe|ncclRemoteError|"
+    r"remote process exited|DistBackendError|DistNetworkError|Gloo connectFullMesh failed|"
+    r"timed out waiting|recvValue failed",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeState:
+    host: str
+    phase: Literal["waiting", "launched", "up", "ended", "lost"] = "waiting"
+    since: float = 0.0
+    round: int = -1
+    workers: tuple[Worker, ...] = ()
+    done: frozenset[int] = frozenset()
+    """The pids of those that ended well."""
+
+    ended: NodeEnded | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.phase in ("ended", "lost")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    plan: Planned | None = None
+    nodes: dict[int, NodeState] = field(default_factory=dict)
+    failed: tuple[WorkerEnded, ...] = ()
+    lost: tuple[LinkDown, ...] = ()
+    stop: StopAsked | None = None
+    warned: frozenset[str] = frozenset()
+    tails: dict[tuple[int, int | None, str], bytes] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        return bool(self.nodes) and all(node.over for node in self.nodes.values())
+
+    @property
+    def all_up(self) -> bool:
+        return all(node.round >= 0 for node in self.nodes.values())
+
+
+@dataclass(frozen=True)
+class Keep:
+    pass
+
+
+@dataclass(frozen=True)
+class Warn:
+    message: str
+    hint: str | None = None
+
+
+@dataclass(frozen=True)
+class Stop:
+    why: str
+    exit_code: int
+
+
+Decision: TypeAlias = Keep | Warn | Stop
+
+
+def fold(state: RunState, event: Event) -> RunState:
+    match event:
+        case Planned():
+            nodes = {rank: NodeState(host=host) for rank, host in enumerate(event.hosts)}
+            return replace(state, plan=event, nodes=nodes)
+        case Launched():
+            return _node(state, event.node, phase="launched", since=event.time)
+        case WorkersUp():
+            up = {"round": event.round, "workers": event.workers, "done": frozenset()}
+            return _node(state, event.node, phase="up", since=event.time, **up)
+        case WorkerEnded() if event.failed:
+            return replace(state, failed=(*state.failed, event))
+        case WorkerEnded() if event.node in state.nodes and not event.ours:
+            done = state.nodes[event.node].done | {event.pid}
+            return _node(state, event.node, done=done)
+        case NodeEnded():
+            return _node(state, event.node, phase="ended", since=event.time, ended=event)
+        case LinkDown():
+            lost = _node(state, event.node, phase="lost", since=event.time)
+            # After a node's last word its link may go as it likes.
+            return state if lost is state else replace(lost, lost=(*state.lost, event))
+        case StopAsked():
+            return state if state.stop else replace(state, stop=event)
+        case Warned():
+            return replace(state, warned=state.warned | {event.message})
+        case Logged():
+            key = (event.node, event.rank, event.stream)
+            tail = (state.tails.get(key, b"") + event.data)[-TAIL_BYTES:]
+            return replace(state, tails=state.tails | {key: tail})
+        case _:
+            return state
+
+
+def _node(state: RunState, rank: int, **changes: object) -> RunState:
+    before = state.nodes.get(rank)
+    # A node that has ended stays so: the link may go down right after its last word.
+    if before is None or before.over:
+        return state
+    after = replace(before, **changes)  # type: ignore[arg-type]  # the fields of NodeState, checked by it
+    return replace(state, nodes=state.nodes | {rank: after})
+
+
+def decide(state: RunState, now: float) -> Decision:
+    """What to do next; asked after every event and every so often."""
+    if state.stop or state.plan is None:
+        return Keep()
+    if state.lost:
+        lost = state.lost[0]
+        return Stop(f"lost the connection to {lost.host}: {lost.message}", errors.HOST)
+    for worker in state.failed:
+        if _no_restart_left(worker, state.plan.max_restarts):
+            return Stop(f"{_who(worker)} {_end(worker)}", errors.JOB_FAILED)
+    for node in state.nodes.values():
+        if node.ended and node.ended.survivors:
+            return Stop(f"not everything could be ended on {node.host}", errors.JOB_FAILED)
+        if node.ended and not _went_well(node.ended):
+            return Stop(f"torchrun on {node.host} {_end(node.ended)}", errors.JOB_FAILED)
+    return _world(state) or _stranded(state, now) or _late(state, now)
+
+
+def _went_well(ended: NodeEnded) -> bool:
+    return ended.code == 0 and ended.reason == "exited" and not ended.survivors
+
+
+def _no_restart_left(worker: WorkerEnded, max_restarts: int) -> bool:
+    # torchrun ends healthy workers by these two when another node restarts, which costs no restart.
+    ended_by_torchrun = max_restarts > 0 and worker.signal in (15, 9)
+    return worker.restart >= max_restarts and not ended_by_torchrun
+
+
+def _world(state: RunState) -> Stop | None:
+    assert state.plan is not None
+    for rank, node in state.nodes.items():
+        for worker in node.workers:
+            if worker.world_size != state.plan.world_size:
+                return Stop(
+                    f"the workers of {node.host} are in a world of {worker.world_size}, "
+                    f"not of the planned {state.plan.world_size}",
+                    errors.JOB_FAILED,
+                )
+            if worker.group_rank != rank:
+                return Stop(
+                    f"{node.host} became node {worker.group_rank}, not the planned {rank}",
+                    errors.JOB_FAILED,
+                )
+    return None
+
+
+def _stranded(state: RunState, now: float) -> Stop | None:
+    """Find a restart that cannot be: nodes that have finished do not come back, and all are needed.
+
+    torchrun would wait for them until the rendezvous times out.
+    """
+    finished = [
+        n.host
+        for n in state.nodes.values()
+        if n.workers and n.done.issuperset(worker.pid for worker in n.workers)
+    ]
+    for worker in state.failed:
+        # Who handles SIGTERM may end well and come back: a while is left for that.
+        late = now - worker.time > RESTART_PATIENCE
+        if finished and late and state.nodes[worker.node].since < worker.time:
+            return Stop(
+                f"{_who(worker)} {_end(worker)}, and cannot be restarted: "
+                f"{', '.join(finished)} finished already",
+                errors.JOB_FAILED,
+            )
+    return None
+
+
+def _late(state: RunState, now: float) -> Keep | Warn:
+    """Warn, once, of nodes whose workers are not there while one could expect them."""
+    waiting = [n for n in state.nodes.values() if n.phase == "launched"]
+    # Of nodes launched a moment apart the last one counts: they are named in one warning.
+    if not waiting or now - max(n.since for n in waiting) <= START_PATIENCE:
+        return Keep()
+    late = f"no workers after {START_PATIENCE:.0f} s on "
+    if any(message.startswith(late) for message in state.warned):
+        return Keep()
+    hosts = ", ".join(node.host for node in waiting)
+    return Warn(f"{late}{hosts}: torch is slow, or not all meet")
+
+
+def summary(state: RunState, now: float, logs: str) -> Ended:
+    """Tell how it went, with the first failure and its last words."""
+    assert state.plan is not None
+    # The last words may all come at once, before anybody decided upon them.
+    decided = decide(state, now)
+    stop = state.stop or (decided if isinstance(decided, Stop) else None)
+    survivors = tuple(
+        f"{node.host}: {who}"
+        for node in state.nodes.values()
+        if node.ended
+        for who in node.ended.survivors
+    )
+    exit_code = stop.exit_code if stop else errors.OK
+    # What torchrun's restarts have made good is no failure of the run.
+    failure = first_failure(state) if exit_code == errors.JOB_FAILED else None
+    return Ended(
+        run=state.plan.run,
+        exit_code=exit_code,
+        seconds=now - state.plan.time,
+        hosts=state.plan.hosts,
+        why=stop.why if stop else "all workers ended well",
+        failure=failure,
+        survivors=survivors,
+        logs=logs,
+        unverified=tuple(n.host for n in state.nodes.values() if n.phase == "lost"),
+    )
+
+
+def first_failure(state: RunState) -> Failure | None:
+    """Return the failure that came first by corrected clock; what looks like a consequence last.
+
+    A worker whose peer dies fails as well, and may be gone sooner than the peer.
+    """
+
+    def order(worker: WorkerEnded) -> tuple[bool, bool, float]:
+        ours = state.stop is not None and worker.time > state.stop.time and worker.signal in (15, 9)
+        tail = "\n".join((*_tail(state, worker.node, worker.rank), worker.error or ""))
+        return ours, bool(CONSEQUENCE.search(tail)), worker.time
+
+    # What a restart made good is not what the run failed of.
+    most = state.plan.max_restarts if state.plan else 0
+    failed = [w for w in state.failed if _no_restart_left(w, most)] or state.failed
+    if failed:
+        worker = min(failed, key=order)
+        tail = _tail(state, worker.node, worker.rank)
+        on_stderr = state.tails.get((worker.node, worker.rank, "err"))
+        return Failure(
+            host=worker.host,
+            rank=worker.rank,
+            code=worker.code,
+            signal=worker.signal,
+            # What stands on stdout alone may explain, but it is no error's name.
+            message=worker.error or (_exception_line(tail) if on_stderr else ""),
+            tail=tail,
+        )
+    bad = [n.ended for n in state.nodes.values() if n.ended and not _went_well(n.ended)]
+    bad = [ended for ended in bad if ended.reason != "stopped"] or bad
+    if not bad:
+        return None
+    ended = min(bad, key=lambda e: e.time)
+    tail = _tail(state, ended.node, None)
+    message = ended.reason if ended.code is None and ended.signal is None else _exception_line(tail)
+    return Failure(
+        host=ended.host, rank=None, code=ended.code, signal=ended.signal, message=message, tail=tail
+    )
+
+
+def _tail(state: RunState, node: int, rank: int | None) -> tuple[str, ...]:
+    data = state.tails.get((node, rank, "err")) or state.tails.get((node, rank, "out")) or b""
+    lines = data.decode("utf-8", "replace").splitlines()
+    if len(data) == TAIL_BYTES:
+        lines = lines[1:]  # cut somewhere inside
+    return tuple(line for line in lines if line.strip())[-TAIL_LINES:]
+
+
+def _exception_line(tail: tuple[str, ...]) -> str:
+    """Find the line that names the exception: the last one that begins as Python prints them."""
+    named = [
+        line
+        for line in tail
+        if re.match(r"(?:\[rank\d+\]: )?[\w.]+(?:Error|Exception|Exit|Interrupt)\b", line)
+    ]
+    return (named or list(tail) or [""])[-1].strip()
+
+
+def _who(worker: WorkerEnded) -> str:
+    return f"rank {worker.rank} on {worker.host}"
+
+
+def _end(ended: WorkerEnded | NodeEnded) -> str:
+    if ended.signal:
+        return f"was killed by {signal_name(ended.signal)}"
+    if ended.code is not None:
+        return f"exited with code {ended.code}"
+    return f"ended: {ended.reason}" if isinstance(ended, NodeEnded) else "ended"
+
+
+def signal_name(number: int) -> str:
+    # Linux's numbers, as the hosts have them; this machine's may differ.
+    return SIGNALS.get(number, f"signal {number}")

@@ -1,0 +1,300 @@
+"""Facts in, verdicts out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from orchestrator.checks import CATALOGUE, IDS, SKIPPABLE, failures, judge
+from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening, SshState
+
+GOOD = Interpreter(executable="/v/bin/python", version="3.11.7", torch="2.6.0+cu124")
+
+
+def facts(interpreter: Interpreter = GOOD, *, machine: int = 1, **changes) -> HostFacts:
+    whole = HostFacts(
+        hostname="h",
+        boot_id="b",
+        network_id=machine,
+        user="u",
+        home="/home/u",
+        cores=8,
+        gpus=0,
+        addresses=(("lo", "127.0.0.1"), ("eth0", f"10.0.0.{machine}")),
+        ssh_address=f"10.0.0.{machine}",
+        own_name=(f"10.0.0.{machine}",),
+        interpreter=interpreter,
+    )
+    return dataclasses.replace(whole, **changes)
+
+
+HEALTHY = ClusterFacts(
+    hosts=("a", "b"),
+    ssh={"a": SshState(seconds=0.25), "b": SshState(seconds=0.5)},
+    facts={"a": facts(), "b": facts(machine=2)},
+    ping={"a": 1.25, "b": 2.0},
+    listening=Listening(port=41000),
+    dialled={"b": (Dialled(address="10.0.0.1", local="10.0.0.2", ms=3.0),)},
+    candidates=("10.0.0.1",),
+)
+
+
+def but(**changes) -> ClusterFacts:
+    return dataclasses.replace(HEALTHY, **changes)
+
+
+def said(cluster: ClusterFacts, check: str) -> list[tuple]:
+    return [(v.host, v.status) for v in judge(cluster) if v.id == check]
+
+
+def only(cluster: ClusterFacts, check: str):
+    (verdict,) = [v for v in judge(cluster) if v.id == check and v.status != "pass"]
+    return verdict
+
+
+def test_ids_are_stable():
+    assert IDS == (
+        "ssh.reach",
+        "ssh.noise",
+        "host.dup",
+        "env.python",
+        "env.torch",
+        "net.ping",
+        "net.name.self",
+        "net.port.rdzv",
+        "net.rdzv",
+    )
+    assert len(set(IDS)) == len(IDS)
+    assert set(IDS) - set(SKIPPABLE) == {"ssh.reach"}, "no start without a connection"
+    assert all(check.about for check in CATALOGUE)
+
+
+def test_a_healthy_cluster():
+    verdicts = judge(HEALTHY)
+    assert [(v.id, v.host, v.status) for v in verdicts] == [
+        ("ssh.reach", "a", "pass"),
+        ("ssh.reach", "b", "pass"),
+        ("host.dup", "a", "pass"),
+        ("host.dup", "b", "pass"),
+        ("env.python", "a", "pass"),
+        ("env.python", "b", "pass"),
+        ("env.torch", "a", "pass"),
+        ("env.torch", "b", "pass"),
+        ("net.ping", "a", "pass"),
+        ("net.ping", "b", "pass"),
+        ("net.name.self", "a", "pass"),
+        ("net.name.self", "b", "pass"),
+        ("net.port.rdzv", "a", "pass"),
+        ("net.rdzv", "b", "pass"),
+    ]
+    assert failures(verdicts) == []
+
+
+def test_of_what_was_not_measured_nothing_passes():
+    verdicts = judge(ClusterFacts(hosts=("a", "b"), ssh={}))
+    assert {v.status for v in verdicts} == {"unknown", "skip"}
+    assert {v.id for v in verdicts} == {"ssh.reach", "net.ping", "net.port.rdzv", "net.rdzv"}
+
+
+def test_skipped_checks_are_not_judged():
+    verdicts = judge(HEALTHY, skip={"net.ping", "env.torch"})
+    assert {v.id for v in verdicts} == set(IDS) - {"net.ping", "env.torch", "ssh.noise"}
+
+
+# --- each finding -------------------------------------------------------------------------------
+
+
+STAGES = ("ssh.name", "ssh.banner", "ssh.hostkey", "ssh.auth", "ssh.jump", "ssh.agent")
+
+
+@pytest.mark.parametrize("check", STAGES)
+def test_the_stage_that_failed_names_the_verdict(check):
+    state = SshState(check=check, message="no", hint="do")
+    verdict = only(but(ssh=HEALTHY.ssh | {"b": state}), check)
+    assert (verdict.host, verdict.status, verdict.message, verdict.hint) == (
+        "b",
+        "fail",
+        "no",
+        "do",
+    )
+
+
+def test_a_noisy_shell_is_a_warning():
+    noisy = SshState(noise="\nWelcome to gpu7\nmore\n")
+    verdict = only(but(ssh=HEALTHY.ssh | {"b": noisy}), "ssh.noise")
+    assert (verdict.host, verdict.status) == ("b", "warn")
+    assert verdict.message.endswith("prints: Welcome to gpu7")
+    assert verdict.hint
+
+
+def test_a_shell_that_prints_empty_lines_alone():
+    silent = but(ssh={"a": SshState(noise="\n \n"), "b": SshState()})
+    assert said(silent, "ssh.noise") == []
+
+
+@pytest.mark.parametrize(
+    ("interpreter", "python", "torch"),
+    [
+        (Interpreter(problem="not found"), "fail", "unknown"),
+        (Interpreter(), "fail", "unknown"),
+        (Interpreter(executable="/p", version="3.11"), "pass", "fail"),
+        (Interpreter(executable="/p", torch="2.5.1"), "pass", "fail"),
+        (Interpreter(executable="/p", torch="1.13.1+cu117"), "pass", "fail"),
+        (Interpreter(executable="/p", torch="2.6.0"), "pass", "pass"),
+        (Interpreter(executable="/p", torch="2.10.0a0+gitabc"), "pass", "pass"),
+        (Interpreter(executable="/p", torch="3.0"), "pass", "pass"),
+        (Interpreter(executable="/p", torch="2.6rc1"), "pass", "pass"),
+        (Interpreter(executable="/p", torch="strange"), "pass", "fail"),
+    ],
+)
+def test_interpreters(interpreter, python, torch):
+    cluster = but(facts={"a": facts(), "b": facts(interpreter)})
+    assert said(cluster, "env.python") == [("a", "pass"), ("b", python)]
+    assert said(cluster, "env.torch") == [("a", "pass"), ("b", torch)]
+
+
+def test_without_an_interpreter_torch_is_the_consequence():
+    broken = facts(Interpreter(problem="not found", seen=("/v/bin/python",)))
+    cluster = but(facts={"a": facts(), "b": broken})
+    assert only(cluster, "env.torch").caused_by == "env.python"
+    verdict = only(cluster, "env.python")
+    assert verdict.message == "python3: not found"
+    assert "/v/bin/python" in verdict.hint
+
+
+def test_facts_that_could_not_be_had():
+    cluster = but(facts={"a": facts(), "b": "no answer in 25 s"})
+    for check in ("host.dup", "env.python", "env.torch", "net.name.self"):
+        verdict = only(cluster, check)
+        assert (verdict.host, verdict.status, verdict.message) == (
+            *("b", "unknown"),
+            "no answer in 25 s",
+        )
+
+
+def test_two_names_for_one_machine():
+    cluster = but(facts={"a": facts(), "b": facts()})
+    verdict = only(cluster, "host.dup")
+    assert (verdict.status, verdict.host, verdict.peer) == ("fail", "b", "a")
+    assert "same_machine" in verdict.hint
+    assert said(dataclasses.replace(cluster, same_machine=True), "host.dup") == [
+        ("a", "pass"),
+        ("b", "pass"),
+    ]
+    # Containers of one machine have its boot id, but networks of their own.
+    assert said(HEALTHY, "host.dup") == [("a", "pass"), ("b", "pass")]
+
+
+@pytest.mark.parametrize(
+    ("own", "status", "named"),
+    [
+        (("10.0.0.2",), "pass", "10.0.0.2"),
+        (("127.0.1.1",), "info", "127.0.1.1"),
+        (("127.0.0.1",), "info", "127.0.0.1"),
+        (("10.0.0.2", "172.17.0.1"), "info", "172.17.0.1"),
+        (None, "info", "nothing"),
+    ],
+)
+def test_a_hosts_own_name_is_information_only(own, status, named):
+    cluster = but(facts={"a": facts(), "b": facts(machine=2, own_name=own)})
+    assert said(cluster, "net.name.self") == [("a", "pass"), ("b", status)]
+    (verdict,) = [v for v in judge(cluster) if v.id == "net.name.self" and v.host == "b"]
+    assert named in verdict.message
+
+
+@pytest.mark.parametrize(
+    ("ping", "status"),
+    [({"b": None}, "info"), ({"b": "not permitted"}, "skip"), ({}, "skip"), ({"b": 0.0}, "pass")],
+)
+def test_a_ping_is_information_only(ping, status):
+    assert said(but(ping={"a": 1.0} | ping), "net.ping") == [("a", "pass"), ("b", status)]
+
+
+@pytest.mark.parametrize(
+    ("error", "holder", "part"),
+    [
+        ("EADDRINUSE", "77 (python)", "port 29500 is taken by pid 77 (python)"),
+        ("EADDRINUSE", None, "port 29500 is taken by another user's process"),
+        ("EACCES", None, "port 29500 may not be opened by this user"),
+    ],
+)
+def test_a_port_that_is_not_free(error, holder, part):
+    cluster = but(port=29500, listening=Listening(error=error, holder=holder), dialled={})
+    verdict = only(cluster, "net.port.rdzv")
+    assert (verdict.status, verdict.host) == ("fail", "a")
+    assert verdict.message.startswith(part)
+    assert verdict.hint.startswith("rendezvous: {port: auto}")
+    pair = only(cluster, "net.rdzv")
+    assert (pair.status, pair.caused_by) == ("unknown", "net.port.rdzv")
+
+
+def test_a_host_that_does_not_reach_the_head():
+    dead = {"b": (Dialled(address="10.0.0.1", error="ETIMEDOUT", ms=2000.0),)}
+    verdict = only(but(dialled=dead), "net.rdzv")
+    assert (verdict.status, verdict.scope, verdict.host, verdict.peer) == ("fail", "pair", "b", "a")
+    assert verdict.message.startswith("b cannot reach a at 10.0.0.1 port 41000: no answer")
+    assert "from b to a" in verdict.hint
+
+
+def test_an_unheard_of_error_is_shown_as_it_is():
+    dead = {"b": (Dialled(address="10.0.0.1", error="EWHATEVER"),)}
+    assert only(but(dialled=dead), "net.rdzv").message.endswith(": EWHATEVER")
+
+
+def test_hosts_are_judged_by_the_address_that_most_reach():
+    cluster = ClusterFacts(
+        hosts=("a", "b", "c", "d"),
+        ssh={},
+        listening=Listening(port=1),
+        candidates=("x", "y"),
+        dialled={
+            "b": (Dialled(address="x"), Dialled(address="y", error="ECONNREFUSED")),
+            "c": (Dialled(address="x", error="ECONNREFUSED"), Dialled(address="y")),
+            "d": (Dialled(address="x", error="ECONNREFUSED"), Dialled(address="y")),
+        },
+    )
+    assert said(cluster, "net.rdzv") == [("b", "fail"), ("c", "pass"), ("d", "pass")]
+
+
+@pytest.mark.parametrize(
+    ("dialled", "caused_by"), [({}, "ssh.reach"), ({"b": ()}, None)], ids=["no host", "no try"]
+)
+def test_a_dial_that_was_not_made_is_unknown(dialled, caused_by):
+    verdict = only(but(dialled=dialled), "net.rdzv")
+    assert (verdict.host, verdict.status, verdict.caused_by) == ("b", "unknown", caused_by)
+
+
+def test_a_head_without_an_address():
+    verdict = only(but(candidates=(), dialled={"b": ()}), "net.rdzv")
+    assert (verdict.host, verdict.status) == ("a", "fail")
+    assert "`addr:`" in verdict.hint
+
+
+def test_one_host_needs_no_pair():
+    assert said(but(hosts=("a",)), "net.rdzv") == []
+
+
+# --- of all of them -----------------------------------------------------------------------------
+
+SICK = [
+    HEALTHY,
+    ClusterFacts(hosts=("a", "b", "c"), ssh={}),
+    but(ssh={"a": SshState(check="ssh.auth", message="no", hint="do"), "b": SshState()}),
+    but(facts={"a": facts(Interpreter(problem="x")), "b": facts(Interpreter(executable="/p"))}),
+    but(facts={"a": facts(Interpreter(executable="/p", torch="2.0")), "b": "gone"}),
+    but(listening=Listening(error="EADDRINUSE")),
+    but(listening=Listening(error="EACCES")),
+    but(candidates=(), dialled={}),
+    but(dialled={"b": (Dialled(address="10.0.0.1", error="EHOSTUNREACH"),)}),
+]
+
+
+@pytest.mark.parametrize("cluster", SICK, ids=range(len(SICK)))
+def test_every_fail_says_what_to_do_and_nothing_is_said_twice(cluster):
+    verdicts = judge(cluster)
+    assert all(v.hint for v in failures(verdicts))
+    places = [(v.id, v.host, v.peer) for v in verdicts]
+    assert len(set(places)) == len(places)
+    assert {v.id for v in verdicts} <= {*IDS, *STAGES}
+    assert {v.host for v in verdicts} <= set(cluster.hosts)

@@ -1,0 +1,261 @@
+"""Inventory and findings in, the plan out."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from inventory.model import Host, Inventory, Job, Rendezvous
+from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening
+from orchestrator.plan import (
+    Program,
+    bracketed,
+    candidates,
+    cluster_address,
+    head_address,
+    make_plan,
+    run_name,
+    worker_count,
+)
+
+
+def facts(*addresses: str, ssh: str = "", cores: int = 8, gpus: int | None = 0) -> HostFacts:
+    return HostFacts(
+        hostname="h",
+        boot_id="b",
+        network_id=1,
+        user="u",
+        home="/home/u",
+        cores=cores,
+        gpus=gpus,
+        addresses=tuple((f"eth{i}", address) for i, address in enumerate(addresses)),
+        ssh_address=ssh,
+        own_name=(),
+        interpreter=Interpreter(),
+    )
+
+
+def planned(inventory: Inventory, cluster: ClusterFacts | None = None, **more):
+    chosen = {"name": "brave-otter", "token": "t0", "max_restarts": 0, "env": {}} | more
+    return make_plan(inventory, Program(target="t.py"), cluster=cluster, **chosen)
+
+
+# --- addresses ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "alone", "expected"),
+    [
+        (facts("127.0.0.1", "10.0.0.1", "10.1.0.1", ssh="10.1.0.1"), False, "10.1.0.1 10.0.0.1"),
+        # Behind NAT: the address that ssh came to is nobody's here.
+        (facts("127.0.0.1", "10.0.0.1", ssh="203.0.113.7"), False, "10.0.0.1"),
+        (facts("127.0.0.1", "::1", "fd00::1"), False, "fd00::1"),
+        (facts("127.0.0.1", "::1", "127.8.0.1"), False, ""),
+        (facts("127.0.0.1", "10.0.0.1", ssh="127.0.0.1"), True, "127.0.0.1 10.0.0.1"),
+        (facts("127.0.0.1", "10.0.0.1", ssh="127.0.0.1"), False, "10.0.0.1"),
+        # The same address on two interfaces is one candidate.
+        (facts("10.0.0.1", "10.0.0.1", ssh="10.0.0.1"), False, "10.0.0.1"),
+        (facts(), False, ""),
+        (facts(), True, ""),
+    ],
+)
+def test_candidates(known, alone, expected):
+    assert candidates(Host(name="h"), known, alone=alone) == expected.split()
+
+
+def test_the_inventorys_address_is_the_only_candidate():
+    host = Host(name="h", addr="192.0.2.9")
+    assert candidates(host, facts("10.0.0.1", ssh="10.0.0.1"), alone=False) == ["192.0.2.9"]
+
+
+def cluster(*hosts: str, tried: tuple[str, ...] = (), **more) -> ClusterFacts:
+    return ClusterFacts(hosts=hosts, ssh={}, candidates=tried, **more)
+
+
+def reached(*addresses: str, failed: tuple[str, ...] = (), local: str | None = None):
+    return tuple(
+        Dialled(address=a, error="ETIMEDOUT" if a in failed else None, local=local)
+        for a in addresses
+    )
+
+
+def test_the_head_is_where_most_hosts_reached_it():
+    tried = ("docker", "slow", "good")
+    got = cluster(
+        *("head", "b", "c", "d"),
+        tried=tried,
+        dialled={
+            "b": reached(*tried, failed=("docker",)),
+            "c": reached(*tried, failed=("docker", "slow")),
+            "d": reached(*tried, failed=("slow", "good")),
+            "head": reached("docker"),  # the head's own word does not count
+        },
+    )
+    assert head_address(got) == "good"
+
+
+def test_of_equals_the_first_candidate():
+    got = cluster("head", "b", tried=("x", "y"), dialled={"b": reached("x", "y")})
+    assert head_address(got) == "x"
+
+
+def test_no_candidate_no_address():
+    assert head_address(cluster("head", "b")) is None
+
+
+def test_a_nodes_address_is_its_end_of_the_way_to_the_head():
+    got = cluster(
+        *("head", "b"),
+        tried=("x", "y"),
+        dialled={
+            "b": (Dialled(address="x", error="E", local="no"), *reached("y", local="10.0.0.2"))
+        },
+    )
+    assert cluster_address(got, Host(name="b")) == "10.0.0.2"
+    assert cluster_address(got, Host(name="head")) == "y"
+    assert cluster_address(got, Host(name="b", addr="192.0.2.1")) == "192.0.2.1"
+    assert cluster_address(got, Host(name="unheard-of")) is None
+
+
+@pytest.mark.parametrize(("address", "text"), [("10.0.0.1", "10.0.0.1"), ("fd00::1", "[fd00::1]")])
+def test_bracketed(address, text):
+    assert bracketed(address) == text
+
+
+# --- counts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "expected"),
+    [
+        (None, 0, 1),
+        (None, None, 1),
+        (None, 4, 4),
+        ("auto", 0, 8),
+        ("auto", 2, 2),
+        ("gpu", 2, 2),
+        ("gpu", 0, 0),
+        ("gpu", None, 0),
+        ("cpu", 4, 8),
+        (3, 4, 3),
+    ],
+)
+def test_worker_count(wanted, gpus, expected):
+    assert worker_count(Host(name="h", nproc_per_node=wanted), facts(gpus=gpus)) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [(None, None), ("gpu", None), ("cpu", None), ("auto", None), (3, 3)]
+)
+def test_worker_count_of_a_host_not_looked_at(wanted, expected):
+    assert worker_count(Host(name="h", nproc_per_node=wanted), None) == expected
+
+
+@pytest.mark.parametrize(
+    ("same_machine", "cores", "workers", "threads"),
+    [
+        (False, 8, (1, 2), (8, 4)),
+        (False, 8, (3, 16), (2, 1)),
+        (True, 8, (1, 2), (2, 2)),  # the machine is shared by all three
+        (True, 2, (4, 4), (1, 1)),
+    ],
+)
+def test_threads(same_machine, cores, workers, threads):
+    inventory = Inventory(
+        hosts=tuple(Host(name=f"h{i}", nproc_per_node=n) for i, n in enumerate(workers)),
+        same_machine=same_machine,
+    )
+    known = {host.name: facts(cores=cores) for host in inventory.hosts}
+    plan = planned(inventory, cluster("h0", "h1", facts=known))
+    assert tuple(node.threads for node in plan.nodes) == threads
+
+
+# --- the whole plan -----------------------------------------------------------------------------
+
+THREE = Inventory(hosts=(Host(name="zeta"), Host(name="alpha"), Host(name="mid")))
+
+
+def test_ranks_follow_the_inventory():
+    plan = planned(THREE)
+    assert [(n.rank, n.host) for n in plan.nodes] == [(0, "zeta"), (1, "alpha"), (2, "mid")]
+    assert plan.head.host == "zeta"
+
+
+def test_without_a_look_the_plan_has_open_values():
+    plan = planned(THREE)
+    assert plan.world_size is None
+    assert plan.port is None
+    assert plan.endpoint == "<address of zeta>:<a free port there>"
+    assert {(n.workers, n.threads, n.address, n.interface) for n in plan.nodes} == {(None,) * 4}
+    assert plan.nodes[1].folder == "~/.ddp-orch/runs/brave-otter/1"
+
+
+def test_what_the_inventory_says_stands_without_a_look():
+    inventory = Inventory(
+        hosts=(Host(name="a", addr="fd00::1", nproc_per_node=2),),
+        rendezvous=Rendezvous(port=29500, timeout=0.2),
+    )
+    plan = planned(inventory)
+    assert plan.endpoint == "[fd00::1]:29500"
+    assert plan.world_size == 2
+    assert plan.join_timeout == 1  # torch takes whole seconds, and 0 would be none
+
+
+def test_with_findings_the_plan_is_closed():
+    known = {
+        "zeta": facts("127.0.0.1", "10.0.0.1", gpus=2),
+        "alpha": facts("127.0.0.1", "10.0.0.2", gpus=None),
+        "mid": "it did not answer",
+    }
+    got = cluster(
+        *("zeta", "alpha", "mid"),
+        facts=known,
+        tried=("10.0.0.1",),
+        listening=Listening(port=41000),
+        dialled={"alpha": reached("10.0.0.1", local="10.0.0.2")},
+    )
+    inventory = THREE.model_copy(update={"rendezvous": Rendezvous(port=29500)})
+    plan = planned(inventory, got)
+    assert plan.endpoint == "10.0.0.1:41000"  # what was opened, not what was asked for
+    assert plan.rendezvous_id == "brave-otter-t0"
+    assert [n.workers for n in plan.nodes] == [2, 1, None]
+    assert [n.interface for n in plan.nodes] == ["eth1", "eth1", None]
+    assert plan.nodes[0].folder == "/home/u/.ddp-orch/runs/brave-otter/0"
+    assert plan.world_size is None  # mid's workers are not known
+
+
+def test_port_asked_for_when_none_was_opened():
+    inventory = THREE.model_copy(update={"rendezvous": Rendezvous(port=29500)})
+    refused = cluster("zeta", "alpha", "mid", listening=Listening(error="EADDRINUSE"))
+    assert planned(inventory, refused).port == 29500
+
+
+@pytest.mark.parametrize(
+    ("python", "expected"),
+    [
+        ("~/venv/bin/python", "/home/u/venv/bin/python"),
+        ("python3", "python3"),
+        ("~other/bin/python", "~other/bin/python"),
+        ("/opt/~/python", "/opt/~/python"),
+    ],
+)
+def test_python_at_the_hosts_home(python, expected):
+    inventory = Inventory(hosts=(Host(name="a", python=python),))
+    assert planned(inventory, cluster("a", facts={"a": facts()})).head.python == expected
+
+
+def test_the_nearer_environment_wins():
+    inventory = Inventory(
+        hosts=(Host(name="a", env={"B": "host", "C": "host"}),),
+        job=Job(env={"A": "job", "B": "job", "C": "job"}),
+    )
+    plan = planned(inventory, env={"C": "flag"})
+    assert plan.head.env == {"A": "job", "B": "host", "C": "flag"}
+
+
+def test_names_are_names_of_runs():
+    names = {run_name(random.Random(seed)) for seed in range(300)}  # noqa: S311  repeatable
+    assert len(names) > 200
+    assert all(name.replace("-", "").isalpha() and name.islower() for name in names)
+    assert run_name(random.Random(7)) == run_name(random.Random(7))  # noqa: S311  repeatable
