@@ -1,0 +1,5 @@
+"""`python -m orchestrator` is ddp-orch."""
+
+from orchestrator.cli import main
+
+main()

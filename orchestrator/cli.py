@@ -1,0 +1,325 @@
+"""Verbs, flags, exit codes; nothing else. What is slow to import is imported where it is used."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.errors import INTERNAL, INTERRUPTED, DdpOrchError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from inventory.model import Inventory
+    from orchestrator.conductor import Sink
+    from orchestrator.run import Options
+
+app = typer.Typer(
+    name="ddp-orch",
+    help="Start, watch and take down PyTorch DDP jobs on a few machines that answer SSH.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+# What follows the first "--" is the worker's; split off before any parser sees it.
+_after_dashes: list[str] | None = None
+
+InventoryPath = Annotated[
+    str | None,
+    typer.Argument(metavar="INVENTORY", help="The inventory file.  [default: $DDP_ORCH_INVENTORY]"),
+]
+HostsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-H", "--hosts", metavar="HOSTS", help="Hosts, with commas between, in place of a file."
+    ),
+]
+SkipOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip-check", metavar="ID", help="Leave a check out; may be given more than once."
+    ),
+]
+AcceptOption = Annotated[
+    bool,
+    typer.Option(
+        "--accept-new-host-keys",
+        help="Trust hosts that are not in known_hosts, and add them. "
+        "A changed key is refused all the same.",
+    ),
+]
+ModuleOption = Annotated[
+    str | None,
+    typer.Option("-m", "--module", metavar="MODULE", help="Run a module; its arguments follow --."),
+]
+RestartsOption = Annotated[
+    int | None,
+    typer.Option("--max-restarts", min=0, metavar="N", help="Restarts of the workers by torchrun."),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env", metavar="K[=V]", help="Environment of the workers; without =V this machine's."
+    ),
+]
+OutputOption = Annotated[
+    str, typer.Option("-o", "--output", metavar="table|json", help="For people or for programs.")
+]
+VerboseOption = Annotated[
+    bool, typer.Option("-v", "--verbose", help="Show torchrun's own output too.")
+]
+QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No table while all is well.")]
+
+
+@app.command()
+def up(
+    inventory: InventoryPath = None,
+    hosts: HostsOption = None,
+    name: Annotated[
+        str | None, typer.Option("-n", "--name", help="A name for the run; default: one is found.")
+    ] = None,
+    module: ModuleOption = None,
+    max_restarts: RestartsOption = None,
+    env: EnvOption = None,
+    skip_check: SkipOption = None,
+    accept_new_host_keys: AcceptOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
+    output: OutputOption = "table",
+    verbose: VerboseOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check the hosts, then start, watch and end a job on all.
+
+    ddp-orch up inventory.yaml [-- SCRIPT ARGS]. Without a script the bundled trainer runs.
+    """
+    from orchestrator import program, run, screen, store
+
+    found = _inventory(inventory, hosts)
+    options = _options(found, name, max_restarts, env, skip_check, accept_new_host_keys)
+    what = program.program_for(found, _after_dashes or [], module)
+    if dry_run:
+        screen.show_plan(run.plan(found, what, options))
+        return
+    shown = _output(output, screen.Screen(verbose=verbose, quiet=quiet), screen.JsonLines())
+    run_name = program.new_name(store.taken, name)
+    record = store.RunStore(run_name)
+    try:
+        code = run.up(found, what, options, run_name, [shown, record], str(record.logs))
+    finally:
+        record.close()
+    raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    inventory: InventoryPath = None,
+    hosts: HostsOption = None,
+    skip_check: SkipOption = None,
+    accept_new_host_keys: AcceptOption = False,
+    output: OutputOption = "table",
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell the infos too.")] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Check whether the hosts can run a job; start nothing."""
+    from orchestrator import run, screen
+
+    _refuse_words()
+    found = _inventory(inventory, hosts)
+    options = _options(found, None, None, None, skip_check, accept_new_host_keys)
+    shown = _output(output, screen.Screen(verbose=verbose, quiet=quiet), screen.JsonVerdicts())
+    raise typer.Exit(run.check(found, options, [shown]))
+
+
+@app.command()
+def plan(
+    inventory: InventoryPath = None,
+    hosts: HostsOption = None,
+    module: ModuleOption = None,
+    max_restarts: RestartsOption = None,
+    env: EnvOption = None,
+) -> None:
+    """Show the ranks and each host's command; touch no host."""
+    from orchestrator import program, run, screen
+
+    found = _inventory(inventory, hosts)
+    options = _options(found, None, max_restarts, env, None, False)
+    what = program.program_for(found, _after_dashes or [], module)
+    screen.show_plan(run.plan(found, what, options))
+
+
+@app.command("exec")
+def exec_(
+    inventory: InventoryPath = None,
+    hosts: HostsOption = None,
+    env: EnvOption = None,
+    accept_new_host_keys: AcceptOption = False,
+) -> None:
+    """Run a command on all hosts at once.
+
+    ddp-orch exec inventory.yaml -- nvidia-smi -L. One word is a line for the shell
+    there: -- 'df -h | tail -1'. The exit code is the worst host's.
+    """
+    from orchestrator import run, screen
+
+    if not _after_dashes:
+        raise UsageError("no command", hint="ddp-orch exec inventory.yaml -- COMMAND")
+    found = _inventory(inventory, hosts)
+    options = _options(found, None, None, env, None, accept_new_host_keys)
+    shown = screen.Screen()
+    try:
+        code = run.exec_(found, _after_dashes, options, shown.output, screen.show_error)
+    finally:
+        shown.output_ended()
+    raise typer.Exit(code)
+
+
+@app.command()
+def demo(
+    hosts: Annotated[
+        int, typer.Option("--hosts", min=1, max=16, help="How many hosts to play.")
+    ] = 3,
+    verbose: VerboseOption = False,
+) -> None:
+    """Play it all on this machine, with hosts on loopback."""
+    import tempfile
+    from pathlib import Path
+
+    from inventory.load import load
+    from orchestrator import lab, program, run, screen
+
+    with (
+        tempfile.TemporaryDirectory(prefix="ddp-orch-demo-") as folder,
+        lab.Lab(hosts=hosts, folder=Path(folder)) as rooms,
+    ):
+        screen.show_text(f"{hosts} hosts on loopback: {rooms.inventory_path}")
+        found = load(rooms.inventory_path)
+        what = program.bundled_trainer(tuple(_after_dashes or ()))
+        code = run.up(found, what, run.Options(), "demo", [screen.Screen(verbose=verbose)])
+    screen.show_text("everything is taken down again; nothing is left on this machine")
+    raise typer.Exit(code)
+
+
+def _inventory(path: str | None, hosts: list[str] | None) -> Inventory:
+    import os
+
+    from inventory.load import InventoryError, from_names, load
+
+    # Not typer's envvar: that one could not be told from a path beside -H.
+    if path is None and hosts is None:
+        path = os.environ.get("DDP_ORCH_INVENTORY") or None
+    if (path is None) == (hosts is None):
+        what = "no inventory" if path is None else "an inventory and -H as well"
+        verb = f"ddp-orch {sys.argv[1]}"
+        raise UsageError(what, hint=f"{verb} inventory.yaml, or {verb} -H gpu1,gpu2")
+    try:
+        return load(path) if path is not None else from_names(",".join(hosts or ()))
+    except InventoryError as error:
+        raise UsageError(str(error)) from None
+
+
+def _options(
+    inventory: Inventory, name: str | None, max_restarts: int | None, env: list[str] | None,
+    skip: list[str] | None, accept: bool,
+) -> Options:  # fmt: skip
+    import re
+
+    from orchestrator import checks, run
+
+    # Here, before there is a record of the run: a typing error leaves nothing behind.
+    if unknown := sorted(set(skip or ()) - {*checks.SKIPPABLE}):
+        raise UsageError(
+            f"no such check: {', '.join(unknown)}", hint=f"there are: {', '.join(checks.IDS)}"
+        )
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
+        raise UsageError(f"{name!r} is not a run's name", hint="lower-case letters, digits and -")
+    given: dict[str, str] = {}
+    for item in env or []:
+        key, equals, value = item.partition("=")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
+            raise UsageError(f"--env {item!r} is not K or K=V")
+        if not equals and key not in os.environ:
+            raise UsageError(
+                f"--env {key}: this machine has no such variable", hint=f"--env {key}=VALUE"
+            )
+        given[key] = value if equals else os.environ[key]
+    return run.Options(
+        skip=frozenset(skip or ()),
+        accept_new_host_keys=accept,
+        max_restarts=max_restarts,
+        env=given,
+        name=name,
+    )
+
+
+def _output(wanted: str, table: Sink, as_json: Sink) -> Sink:
+    if wanted not in ("table", "json"):
+        raise UsageError(f"-o {wanted}: there is table and json")
+    return table if wanted == "table" else as_json
+
+
+def _refuse_words() -> None:
+    if _after_dashes:
+        raise UsageError(f"nothing is run here, but {_after_dashes[0]!r} follows --")
+
+
+def main() -> None:
+    global _after_dashes  # the parser must not see it, and typer has no place for it
+    # What the terminal's encoding lacks is shown escaped, as stderr does; it must not end a run.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    argv = sys.argv[1:]
+    if "--" in argv:
+        at = argv.index("--")
+        argv, _after_dashes = argv[:at], argv[at + 1 :]
+    try:
+        sys.exit(_run(lambda: _parsed(argv)))
+    finally:
+        _leave_quietly()
+
+
+def _parsed(argv: list[str]) -> None:
+    script = next((word for word in argv[1:] if word.endswith(".py")), None)
+    if script and argv[0] in ("up", "plan"):  # what everyone forgets once
+        hint = f"ddp-orch {argv[0]} inventory.yaml -- {script} ..."
+        raise UsageError(
+            f"{script} stands before --; a script and its arguments follow it", hint=hint
+        )
+    app(args=argv, prog_name="ddp-orch", standalone_mode=True)
+
+
+def _leave_quietly() -> None:
+    """Let Python's last flush not change the exit code when nobody reads our output any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  the process ends with it
+
+
+def _run(verb: Callable[[], object]) -> int:
+    """Every end has its exit code and, when it is an error, one line and a next step."""
+    try:
+        verb()
+    except DdpOrchError as error:
+        from orchestrator.screen import show_error
+
+        show_error(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001  the last resort: people get a line, we get the traceback
+        import traceback
+
+        from orchestrator import screen, store
+
+        kept = store.keep_report(traceback.format_exc())
+        report = f"please report it with {kept}" if kept else f"please report it: {error!r}"
+        screen.show_lines(["ddp-orch: internal error, which is our fault", f"  -> {report}"])
+        return INTERNAL
+    return 0

@@ -1,0 +1,262 @@
+"""One run on a fleet: ship, launch, watch, take down."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator import boot, commands, errors
+from orchestrator.errors import DdpOrchError, HostError
+from orchestrator.events import Ended, Event, LinkDown, NodeEnded, StopAsked, Warned
+from orchestrator.fleet import Arrived, Finished, Lost
+from orchestrator.journal import NodeFiles
+from orchestrator.state import Keep, RunState, Stop, Warn, decide, fold, summary
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from orchestrator.fleet import Fleet, Item
+    from orchestrator.plan import RunPlan
+
+    Sink = Callable[[Event, RunState], None]
+
+GRACE = 10.0
+SHIP_SECONDS = 120.0
+# After its grace a node has this long to say that nothing is left, before it is given up.
+LAST_WORD = 30.0
+
+
+class Emitter:
+    """Folds each event into the state and hands both to the sinks."""
+
+    def __init__(self, sinks: Sequence[Sink]) -> None:
+        self.state = RunState()
+        self._sinks = list(sinks)
+
+    def __call__(self, event: Event) -> None:
+        self.state = fold(self.state, event)
+        for sink in list(self._sinks):
+            try:
+                sink(event, self.state)
+            except OSError as error:
+                # A full disk or a closed pager ends the telling, not the run.
+                self._sinks.remove(sink)
+                what = f"{error.filename or 'output'}: {error.strerror or error}"
+                self(Warned(message=f"{what}; no more is written there"))
+
+
+class Interrupts:
+    """Counts Ctrl-C, in place of an exception wherever the program happens to be.
+
+    There is no detaching yet: a closed terminal or SIGTERM stops the run as well, cleanly.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Interrupts:
+        # What is ignored stays so: under nohup a closed terminal is to stop nothing.
+        heeded = [n for n in self.SIGNALS if signal.getsignal(n) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._note) for number in heeded}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        self.count += 1
+
+    def asked(self) -> bool:
+        return self.count > 0
+
+
+class Conductor:
+    """One run from the first file sent to the last process gone."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        plan: RunPlan,
+        code: dict[str, bytes],
+        emit: Emitter,
+        interrupts: Interrupts,
+    ) -> None:
+        self._fleet = fleet
+        self._plan = plan
+        self._code = code
+        self._emit = emit
+        self._interrupts = interrupts
+        self._obeyed = 0
+        self._nodes = {node.host: node for node in plan.nodes}
+        self._files = {
+            node.host: NodeFiles(node.rank, node.host, fleet.hosts[node.host].our_time)
+            for node in plan.nodes
+        }
+        self._started: set[int] = set()
+        self._give_up = float("inf")
+
+    @property
+    def state(self) -> RunState:
+        return self._emit.state
+
+    def conduct(self, logs: str) -> Ended:
+        try:
+            self._ship()
+            if not self._interrupts.count:
+                self._launch()
+        except DdpOrchError as error:
+            # What a host could not do ends its part; the others' follows by the rules of state.py.
+            if not self._interrupts.count:
+                self._node_failed(error.host or self._plan.head.host, error)
+        while not self.state.over:
+            self._obey_interrupts()
+            self._decide()
+            item = self._fleet.next(0.1)
+            if item is not None:
+                self._take(item)
+            self._give_up_silent()
+        self._own_up()
+        return summary(self.state, time.time(), logs)
+
+    def _own_up(self) -> None:
+        """Say where the promise about the ranks was not checked."""
+        unseen = [node.host for node in self.state.nodes.values() if node.round < 0]
+        if unseen and self.state.stop is None:
+            hosts = ", ".join(unseen)
+            what = f"the workers of {hosts} ended, well, before their ranks could be read"
+            self._emit(Warned(message=what))
+
+    # ---- starting ----
+
+    def _ship(self) -> None:
+        """Make the run's folder on every host and put into it what the workers need."""
+        nodes = self._plan.nodes
+        self._ask(
+            "files.prepare", {n.host: {"run": self._plan.name, "node": n.rank} for n in nodes}
+        )
+        plugin = f"{commands.PLUGIN_FOLDER}/{commands.PLUGIN_MODULE}"
+        shipment = {f"code/{name}": body for name, body in self._code.items()} | {
+            f"{plugin}.py": boot.source("ranks").encode(),
+            f"{plugin}-1.0.dist-info/entry_points.txt": commands.ENTRY_POINTS.encode(),
+        }
+        for path, body in shipment.items():
+            put = {node.host: {"folder": node.folder, "path": path} for node in nodes}
+            self._ask("files.put", put, body)
+
+    def _ask(self, op: str, args: dict[str, dict[str, Any]], body: bytes = b"") -> None:
+        """Ask all; the first that fails, or Ctrl-C, ends it."""
+        stop = self._interrupts.asked
+        for got in self._fleet.ask(op, args, SHIP_SECONDS, body, stop).values():
+            if isinstance(got, DdpOrchError):
+                raise got
+
+    def _launch(self) -> None:
+        """Start torchrun on all hosts in parallel, and follow what it and its workers write."""
+        program = boot.program(boot.in_order(["supervisor"]), "").encode()
+        args = {}
+        for node in self._nodes.values():
+            env = commands.environment(self._plan, node)
+            args[node.host] = {
+                "folder": node.folder,
+                "argv": commands.torchrun(self._plan, node),
+                "env": {"defaults": env.defaults, "fixed": env.fixed, "prepended": env.prepended},
+                "cwd": node.workdir,
+                "cookie": secrets.token_hex(16),
+                "grace": GRACE,
+            }
+        for host, spec in args.items():
+            self._started.add(self._nodes[host].rank)
+            with contextlib.suppress(HostError):  # a lost host comes out of the fleet's queue
+                self._fleet.stream(host, "follow.launch", spec, program)
+
+    def _node_failed(self, host: str, error: DdpOrchError) -> None:
+        node = self._nodes[host].rank
+        if isinstance(error, HostError):
+            self._emit(LinkDown(host=host, node=node, message=error.message, time=time.time()))
+            return
+        self._emit(_node_ended(node, host, f"could not be started: {error.message}"))
+
+    # ---- watching ----
+
+    def _take(self, item: Item) -> None:
+        for event in self._events(item):
+            self._emit(event)
+
+    def _events(self, item: Item) -> Iterator[Event]:
+        node = self._nodes[item.host].rank
+        match item:
+            case Arrived(host, event, body):
+                yield from self._files[host].feed(event["file"], event["offset"], body)
+            case Finished() | Lost() if self.state.nodes[node].over:
+                pass  # as it should be: it has said its last word, or is known to be lost
+            case Finished(host, _, None):
+                yield _node_ended(node, host, "its last word could not be written")
+            case Finished(host, _, error) if error and not isinstance(error, HostError):
+                yield _node_ended(node, host, f"could not be started: {error.message}")
+            case Finished(host, _, error) | Lost(host, error):
+                message = error.message if error else ""
+                yield LinkDown(host=host, node=node, message=message, time=time.time())
+
+    def _decide(self) -> None:
+        match decide(self.state, time.time()):
+            case Stop(why, exit_code):
+                self._stop(why, exit_code, GRACE)
+            case Warn(message, hint):
+                self._emit(Warned(message=message, hint=hint))
+            case Keep():
+                pass
+
+    def _obey_interrupts(self) -> None:
+        """Stop cleanly at a first Ctrl-C; at another, or when a stop is under way, kill now."""
+        pressed = self._interrupts.count - self._obeyed
+        self._obeyed += pressed
+        if pressed and self.state.stop is None:
+            self._stop("interrupted", errors.INTERRUPTED, GRACE)
+            pressed -= 1
+        if pressed:
+            self._tell_nodes(0.0)
+
+    def _stop(self, why: str, exit_code: int, grace: float) -> None:
+        self._emit(StopAsked(why=why, exit_code=exit_code, grace=grace, time=time.time()))
+        self._tell_nodes(grace)
+
+    def _tell_nodes(self, grace: float) -> None:
+        self._give_up = min(self._give_up, time.monotonic() + grace + LAST_WORD)
+        for rank, node in self.state.nodes.items():
+            if node.ended:
+                continue  # one that counts as lost is told all the same: its link may live
+            if rank not in self._started:
+                self._emit(_node_ended(rank, node.host, "stopped"))
+                continue
+            # Its answer is not waited for: the journal tells of the end.
+            with contextlib.suppress(DdpOrchError):
+                folder = self._nodes[node.host].folder
+                self._fleet.hosts[node.host].call("runs.stop", {"folder": folder, "grace": grace})
+
+    def _give_up_silent(self) -> None:
+        """Name a node that does not say its last word, rather than wait for ever."""
+        if time.monotonic() < self._give_up:
+            return
+        for rank, node in self.state.nodes.items():
+            if not node.over:
+                late = f"no last word within {LAST_WORD:.0f} s after its grace"
+                self._emit(LinkDown(host=node.host, node=rank, message=late, time=time.time()))
+
+
+def _node_ended(node: int, host: str, reason: str) -> NodeEnded:
+    """Make up the last word of a node that cannot say it."""
+    return NodeEnded(
+        node=node,
+        host=host,
+        code=None,
+        signal=None,
+        reason=reason,
+        survivors=(),
+        time=time.time(),
+    )

@@ -1,0 +1,92 @@
+"""What is to run: the command line's word, else the inventory's, else the bundled trainer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import UsageError
+from orchestrator.plan import Program, run_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inventory.model import Inventory
+
+
+def program_for(inventory: Inventory, argv: Sequence[str], module: str | None) -> Program:
+    """Take the command line's word, else the inventory's, else the bundled trainer."""
+    job = inventory.job
+    if module is not None:
+        return Program(target=module, args=tuple(argv), module=True)
+    if argv:
+        return _script(argv[0], tuple(argv[1:]))
+    if job.module is not None:
+        return Program(target=job.module, args=job.args, module=True)
+    if job.script is not None:
+        return _script(job.script, job.args)
+    return bundled_trainer(job.args)
+
+
+def _script(path: str, args: tuple[str, ...]) -> Program:
+    try:
+        here = Path(path).expanduser()
+        found, folder = here.is_file(), here.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a path that cannot be
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"no such script here: {path[:200]} ({why})") from None
+    if folder:
+        raise UsageError(f"{path} is a folder, not a script", hint="a module is run by -m NAME")
+    if found and not os.access(here, os.R_OK):
+        raise UsageError(f"{path} may not be read", hint="see who owns it, and its mode")
+    if found:
+        return Program(target=here.name, args=args, ships=(str(here),))
+    if here.is_absolute():
+        return Program(target=path, args=args)  # it is on the hosts, or their Python says so
+    raise UsageError(
+        f"no such script here: {path}",
+        hint="a relative path is looked for in this folder; an absolute one may be on the hosts",
+    )
+
+
+LARGEST = 32 << 20  # of a file that is sent: a script, not a data set
+
+
+def files_to_ship(program: Program) -> dict[str, bytes]:
+    """Read them now: what runs is what stood there when the command was given."""
+    files = {}
+    for path in map(Path, program.ships):
+        try:
+            size = path.stat().st_size
+            if size > LARGEST:
+                raise UsageError(
+                    f"{path} has {size >> 20} MiB; more than {LARGEST >> 20} are not sent along",
+                    hint="put it on the hosts, and give its absolute path there",
+                )
+            files[path.name] = path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    return files
+
+
+def bundled_trainer(args: tuple[str, ...]) -> Program:
+    spec = importlib.util.find_spec("trainer")
+    assert spec is not None
+    assert spec.origin is not None
+    folder = Path(spec.origin).parent
+    data = sorted(str(path) for path in folder.glob("*.gz"))
+    return Program(target="train.py", args=args, ships=(str(folder / "train.py"), *data))
+
+
+def new_name(taken: Callable[[str], bool], wanted: str | None) -> str:
+    if wanted is not None:
+        if taken(wanted):
+            raise UsageError(
+                f"there is a run called {wanted} already", hint="choose another --name"
+            )
+        return wanted
+    chance = random.SystemRandom()
+    return next(name for _ in range(1000) if not taken(name := run_name(chance)))

@@ -1,0 +1,218 @@
+"""The verbs, each a short list of steps fed with what the step before it found."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator import checks, errors, preflight
+from orchestrator.conductor import Conductor, Emitter, Interrupts
+from orchestrator.errors import HostError, RequestFailed
+from orchestrator.events import Checked, Connected, Connecting, HostFailed, Planned, Verdict, Warned
+from orchestrator.fleet import Arrived, Finished, Fleet, Lost
+from orchestrator.host import KnownHosts, SshHost
+from orchestrator.plan import make_plan
+from orchestrator.program import files_to_ship
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from inventory.model import Host, Inventory
+    from orchestrator.conductor import Sink
+    from orchestrator.errors import DdpOrchError
+    from orchestrator.facts import ClusterFacts
+    from orchestrator.plan import Program, RunPlan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a command line adds to the inventory."""
+
+    skip: frozenset[str] = frozenset()
+    accept_new_host_keys: bool = False
+    max_restarts: int | None = None
+    env: dict[str, str] = field(default_factory=dict)
+    name: str | None = None
+
+
+# ---- verbs ----
+
+
+def plan(inventory: Inventory, program: Program, options: Options) -> RunPlan:
+    """Lay the run out without a look at any host."""
+    return _make_plan(inventory, program, options, options.name or "NAME", "TOKEN", None)
+
+
+def check(inventory: Inventory, options: Options, sinks: Sequence[Sink]) -> int:
+    fleet = _fleet(inventory, options)
+    try:
+        verdicts, _ = _preflight(fleet, inventory, options, Emitter(sinks))
+        return _exit_code(verdicts)
+    finally:
+        fleet.close()
+
+
+def up(
+    inventory: Inventory,
+    program: Program,
+    options: Options,
+    name: str,
+    sinks: Sequence[Sink],
+    logs: str = "",
+) -> int:
+    """Run the program on all hosts; return the run's exit code when nothing of it is left.
+
+    `logs` is where a sink keeps them, for the last line.
+    """
+    code = files_to_ship(program)
+    emit = Emitter(sinks)
+    fleet = _fleet(inventory, options)
+    try:
+        verdicts, cluster = _preflight(fleet, inventory, options, emit)
+        if failed := _exit_code(verdicts):
+            return failed
+        planned = _make_plan(inventory, program, options, name, secrets.token_hex(8), cluster)
+        _refuse_gaps(planned)
+        emit(_planned_event(planned))
+        # To the very end: a late Ctrl-C must not take the summary, nor a success its code.
+        with Interrupts() as interrupts:
+            ended = Conductor(fleet, planned, code, emit, interrupts).conduct(logs)
+            fleet.close()
+            emit(ended)
+    except KeyboardInterrupt:
+        emit(Warned(message="interrupted; nothing was started"))
+        raise
+    finally:
+        fleet.close()
+    return ended.exit_code
+
+
+def exec_(
+    inventory: Inventory,
+    argv: list[str],
+    options: Options,
+    on_output: Callable[[str, str, bytes], None],
+    on_failure: Callable[[DdpOrchError], None],
+) -> int:
+    """Run one command on all hosts at once; the exit code is the worst host's."""
+    fleet = _fleet(inventory, options)
+    codes: dict[str, int] = {}
+    # One word is a line for the shell there; several are the words of a command.
+    words = argv if len(argv) > 1 else ["/bin/sh", "-c", argv[0]]
+    try:
+        for host, got in fleet.connect(lambda _: []).items():
+            if isinstance(got, HostError):
+                on_failure(got)
+                codes[host] = errors.HOST
+        env = {host.name: inventory.job.env | host.env | options.env for host in inventory.hosts}
+        cwd = {host.name: host.workdir for host in inventory.hosts}
+        for host in fleet.hosts:
+            if host not in codes:
+                fleet.stream(
+                    host, "command.run", {"argv": words, "env": env[host], "cwd": cwd[host]}
+                )
+        while len(codes) < len(fleet.hosts):
+            match fleet.next(0.2):
+                case Arrived(host, event, body):
+                    on_output(host, event["stream"], body)
+                case Finished(host, answer, None):
+                    signal, code = answer["signal"], answer["code"]
+                    codes[host] = 128 + signal if signal else code
+                    if codes[host]:
+                        how = f"killed by signal {signal}" if signal else f"exit code {code}"
+                        on_failure(RequestFailed(how, host=host))
+                case Finished(host, _, error) | Lost(host, error) if error and host not in codes:
+                    on_failure(error)
+                    codes[host] = errors.HOST if isinstance(error, HostError) else 127
+        return max(codes.values())
+    finally:
+        fleet.close()
+
+
+# ---- steps ----
+
+
+def _fleet(inventory: Inventory, options: Options) -> Fleet:
+    known = KnownHosts(accept_new=options.accept_new_host_keys)
+    return Fleet(lambda on_lost: [SshHost(host, known, on_lost) for host in inventory.hosts])
+
+
+def _preflight(
+    fleet: Fleet, inventory: Inventory, options: Options, emit: Emitter
+) -> tuple[tuple[Verdict, ...], ClusterFacts]:
+    emit(Connecting(hosts=tuple(host.name for host in inventory.hosts)))
+    cluster = preflight.gather(fleet, inventory, secrets.token_hex(16), _address)
+    for host, ssh in cluster.ssh.items():
+        if ssh.check:
+            emit(HostFailed(host=host, check=ssh.check, message=ssh.message, hint=ssh.hint))
+        else:
+            emit(Connected(host=host, seconds=round(ssh.seconds, 3), noise=ssh.noise))
+    verdicts = checks.judge(cluster, options.skip)
+    emit(Checked(verdicts=verdicts, hosts=cluster.hosts))
+    return verdicts, cluster
+
+
+def _address(host: Host) -> str:
+    """Where a ping goes: what stands in the inventory; ssh's own aliases are ssh's business."""
+    return host.destination[1]
+
+
+def _exit_code(verdicts: tuple[Verdict, ...]) -> int:
+    failed = checks.failures(verdicts)
+    if any(verdict.id.startswith("ssh.") for verdict in failed):
+        return errors.HOST
+    return errors.PREFLIGHT if failed else errors.OK
+
+
+def _make_plan(
+    inventory: Inventory,
+    program: Program,
+    options: Options,
+    name: str,
+    token: str,
+    cluster: ClusterFacts | None,
+) -> RunPlan:
+    restarts = options.max_restarts
+    return make_plan(
+        inventory,
+        program,
+        name=name,
+        token=token,
+        max_restarts=inventory.job.max_restarts if restarts is None else restarts,
+        env=options.env,
+        cluster=cluster,
+    )
+
+
+def _refuse_gaps(plan: RunPlan) -> None:
+    """With checks skipped there may be things that nobody found out."""
+    for node in plan.nodes:
+        if node.address is None:
+            raise errors.PreflightFailed(
+                "no address is known at which the other hosts reach it",
+                host=node.host,
+                hint="give it an `addr:` in the inventory, or do not skip net.rdzv",
+            )
+        if not node.workers:
+            raise errors.PreflightFailed(
+                "has no GPU, but nproc_per_node: gpu asks for one worker on each", host=node.host
+            )
+    if plan.port is None:
+        raise errors.PreflightFailed(
+            "no rendezvous port is known", hint="rendezvous: {port: 29400}", host=plan.head.host
+        )
+
+
+def _planned_event(plan: RunPlan) -> Planned:
+    return Planned(
+        run=plan.name,
+        hosts=tuple(node.host for node in plan.nodes),
+        workers=tuple(node.workers or 0 for node in plan.nodes),
+        what=plan.program.label,
+        endpoint=plan.endpoint,
+        addresses=tuple(node.address or "" for node in plan.nodes),
+        max_restarts=plan.max_restarts,
+        time=time.time(),
+    )

@@ -1,0 +1,277 @@
+"""Whole runs over loopback SSH, as a user starts them: real SSH, real torchrun, real workers."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.workers import worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.lab.conftest import Rooms
+
+NASTY = [
+    "two words",
+    "it's",
+    'say "hi"',
+    "$(touch /tmp/pwned) `id` ${HOME} $$ $local_rank ${local_rank}",
+    "a\nb\n",
+    "--",
+    "",
+    "-x=1",
+    "--nnodes",
+    "\\ \\\\ \t !! # ; | & < > * ? ~ [a] {b}",
+    "käse 🧀 \u202e",
+    "@file %d {node_rank}",
+]
+
+
+def said(output: str, rank: int) -> list[str]:
+    return re.findall(rf"^\w+\[r{rank}\]\| (.*)$", output, re.MULTILINE)
+
+
+@pytest.mark.parametrize("args", [NASTY, ["--", *NASTY], ["--", "--"]], ids=["12", "--", "-- --"])
+def test_arguments_and_environment_arrive_unchanged(rooms: Rooms, args: list[str]) -> None:
+    env = {"SPACES": " a  b ", "QUOTES": "'\"`$(id)$$", "LINES": "a\nb", "UNICODE": "käse"}
+    inventory = rooms.inventory(1, job={"env": env})
+    done = rooms.ddp_orch("up", inventory, "--env", "EXTRA=x=y", "--", worker("args"), *args)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = said(done.stdout, 0)
+    me = json.loads(line)
+    assert me["argv"] == args
+    assert {name: me["env"][name] for name in env} == env
+    assert me["env"]["EXTRA"] == "x=y"
+    assert me["cwd"] == me["env"]["DDP_ORCH_RUN_DIR"]
+
+
+def test_a_users_own_settings_win_over_ours(rooms: Rooms) -> None:
+    own = {"OMP_NUM_THREADS": "7", "GLOO_SOCKET_IFNAME": "lo0", "PYTHONPATH": "/mine"}
+    inventory = rooms.inventory(1, hosts={0: {"env": own}})
+    done = rooms.ddp_orch("up", inventory, "--", worker("args"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    env = json.loads(said(done.stdout, 0)[0])["env"]
+    assert env["OMP_NUM_THREADS"] == "7"
+    assert env["GLOO_SOCKET_IFNAME"] == "lo0"
+    assert env["PYTHONPATH"].split(":")[1:] == ["/mine"]
+    assert env["NCCL_SOCKET_IFNAME"] == "=lo"
+
+
+def test_several_workers_per_host_share_its_cores(rooms: Rooms) -> None:
+    inventory = rooms.inventory(2, defaults={"nproc_per_node": 2})
+    done = rooms.ddp_orch("up", inventory, "--", worker("ranks"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    ranks = [json.loads(said(done.stdout, rank)[0]) for rank in range(4)]
+    assert [(r["GROUP_RANK"], r["LOCAL_RANK"]) for r in ranks] == [
+        ("0", "0"), ("0", "1"), ("1", "0"), ("1", "1"),
+    ]  # fmt: skip
+    assert {r["WORLD_SIZE"] for r in ranks} == {"4"}
+
+
+def test_a_module_runs_in_the_workdir(rooms: Rooms, tmp_path: Path) -> None:
+    package = tmp_path / "mine"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "train.py").write_text("import os, sys\nprint(os.getcwd(), sys.argv[1:])\n")
+    inventory = rooms.inventory(1, defaults={"workdir": str(tmp_path)})
+    done = rooms.ddp_orch("up", inventory, "-m", "mine.train", "--", "--lr", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said(done.stdout, 0) == [f"{tmp_path} ['--lr', '1']"]
+
+
+@pytest.mark.slow
+def test_without_a_script_the_bundled_trainer_learns_on_all_hosts(rooms: Rooms) -> None:
+    inventory = rooms.inventory(3)
+    done = rooms.ddp_orch("up", "-n", "trained", inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (accuracy,) = re.findall(r"^lab1\[r0\]\| accuracy: ([\d.]+)$", done.stdout, re.MULTILINE)
+    assert float(accuracy) >= 0.97
+    assert "rank 2 of 3" in "".join(said(done.stdout, 2))
+    metrics = rooms.hosts[0].home / ".ddp-orch/runs/trained/0/metrics.jsonl"
+    steps = [json.loads(line) for line in metrics.read_text().splitlines()]
+    assert [step["step"] for step in steps] == list(range(1, 301))
+    assert steps[-1]["loss"] < steps[0]["loss"] / 10
+
+
+@pytest.mark.slow
+def test_the_demo_plays_it_all_and_leaves_nothing(rooms: Rooms, tmp_path: Path) -> None:
+    done = rooms.ddp_orch("demo", "--hosts", "2", HOME=str(tmp_path), TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"accuracy: 0\.9[7-9]", done.stdout)
+    assert done.stdout.endswith("nothing is left on this machine\n")
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith((".ssh", "ddp-orch", ".local"))]
+
+
+def test_bytes_are_kept_as_they_are_and_shown_without_harm(rooms: Rooms, tmp_path: Path) -> None:
+    script = tmp_path / "odd.py"
+    payload = b"caf\xe9 \x1b]0;title\x07\x1b[31mred\x1b[0m\x1b[2J\x00\x9b1A end\n"
+    script.write_text(
+        "import sys, time\n"
+        f"sys.stdout.buffer.write({payload!r}); sys.stdout.flush()\n"
+        "for i in range(100): sys.stderr.write(f'\\r{i} %'); sys.stderr.flush()\n"
+        "sys.stderr.write('\\n')\n"
+    )
+    done = rooms.ddp_orch("up", "-n", "odd", rooms.inventory(1), "--", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = said(done.stdout, 0)
+    assert "caf\ufffd red\ufffd1A end" in lines
+    assert "99 %" in lines
+    assert len([line for line in lines if line.endswith("%")]) < 20, "a bar is not a flood"
+    assert (rooms.state / "runs/odd/logs/rank0.out").read_bytes() == payload
+    assert (rooms.state / "runs/odd/logs/rank0.err").read_bytes().count(b"\r") == 100
+
+
+def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import os, signal, time\nprint('here', flush=True)\n"
+        "if os.environ['RANK'] == '1': time.sleep(1); os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "time.sleep(3600)\n"
+    )
+    done = rooms.ddp_orch("up", rooms.inventory(2), "--", script)
+    assert done.returncode == 100, done.stdout + done.stderr
+    assert "stopping everywhere: rank 1 on lab2 was killed by SIGSEGV" in done.stdout
+    assert "first failure: rank 1 on lab2, SIGSEGV" in done.stdout
+
+
+def test_a_lost_connection_ends_the_run_and_is_named(rooms: Rooms) -> None:
+    run = rooms.start("up", rooms.inventory(2), "--", worker("raises"), "99")
+    try:
+        assert run.stdout is not None
+        seen = ""
+        while seen.count("begins") < 2:
+            line = run.stdout.readline()
+            assert line, seen
+            seen += line
+        rooms.hosts[1].drop_connections()
+        out, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
+        run.communicate()
+    assert run.returncode == 4, seen + out
+    assert "lost the connection to lab2" in out
+
+
+def test_a_host_that_cannot_start_ends_the_run_of_the_others(rooms: Rooms) -> None:
+    inventory = rooms.inventory(2, hosts={1: {"workdir": "~/not-there"}})
+    done = rooms.ddp_orch("up", inventory, "--", worker("raises"), "99")
+    assert done.returncode == 100, done.stdout + done.stderr
+    assert re.search(r"lab2.*could not be started: workdir \S*/not-there is no folder", done.stdout)
+
+
+def test_a_missing_interpreter_or_torch_is_found_before_anything_starts(
+    rooms: Rooms, tmp_path: Path
+) -> None:
+    plain = tmp_path / "plain"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", plain], check=True)
+    inventory = rooms.inventory(
+        3, hosts={1: {"python": "~/nowhere/bin/python"}, 2: {"python": f"{plain}/bin/python"}}
+    )
+    done = rooms.ddp_orch("up", "-n", "never", inventory, "--", worker("ranks"))
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "FAIL env.python  lab2: ~/nowhere/bin/python: not found" in done.stdout
+    assert f"FAIL env.torch  lab3: {plain}/bin/python has no torch" in done.stdout
+    assert "lab1" in done.stdout
+    assert not any((host.home / ".ddp-orch/runs/never").exists() for host in rooms.hosts)
+
+
+def test_json_is_one_event_per_line_and_nothing_else(rooms: Rooms) -> None:
+    done = rooms.ddp_orch("up", "-o", "json", rooms.inventory(1), "--", worker("ranks"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    kinds = [event["event"] for event in events]
+    assert kinds[-1] == "Ended"
+    assert {"Connected", "Planned", "Launched", "WorkersUp", "Logged", "NodeEnded"} <= set(kinds)
+    done = rooms.ddp_orch("check", "-o", "json", rooms.inventory(2))
+    *verdicts, summary = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {"id", "status", "host", "peer", "message", "hint", "caused_by"} <= set(verdicts[0])
+    assert summary["summary"]["fail"] == 0
+
+
+def test_a_reader_that_goes_away_takes_no_run_with_it(rooms: Rooms) -> None:
+    run = rooms.start("up", "-n", "unread", rooms.inventory(1), "--", worker("ranks"))
+    try:
+        assert run.stdout is not None
+        run.stdout.close()
+        assert run.wait(60) == 0
+    finally:
+        run.kill()
+        run.wait()
+    assert b"WORLD_SIZE" in (rooms.state / "runs/unread/logs/rank0.out").read_bytes()
+
+
+def test_a_scripts_own_folders_do_not_hide_its_logs(rooms: Rooms, tmp_path: Path) -> None:
+    """Workers start in the run's folder: what they make or remove there is theirs."""
+    script = tmp_path / "own.py"
+    script.write_text(
+        "import os, shutil\nos.makedirs('logs/5')\nopen('logs/.gitignore', 'w').close()\n"
+        "open('worker-logs/.gitignore', 'w').close()\nshutil.rmtree('logs')\nprint('seen')\n"
+    )
+    done = rooms.ddp_orch("up", rooms.inventory(1), "--", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said(done.stdout, 0) == ["seen"]
+
+
+def test_a_run_whose_folder_is_removed_ends_all_the_same(rooms: Rooms, tmp_path: Path) -> None:
+    script = tmp_path / "remover.py"
+    script.write_text(
+        "import os, shutil, time\nprint('going', flush=True)\ntime.sleep(1)\n"
+        "shutil.rmtree(os.environ['DDP_ORCH_RUN_DIR'])\n"
+    )
+    done = rooms.ddp_orch("up", rooms.inventory(1), "--", script)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert said(done.stdout, 0) == ["going"]
+
+
+def test_plan_touches_no_host(rooms: Rooms) -> None:
+    inventory = rooms.inventory(2)
+    for host in rooms.hosts[:2]:
+        host.stop()
+    try:
+        done = rooms.ddp_orch("plan", inventory, "--", worker("ranks"), "a b")
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.count("-m torch.distributed.run") == 2
+        assert done.stdout.count("'a b'") == 2
+        assert rooms.ddp_orch("up", inventory, "--", worker("ranks")).returncode == 4
+    finally:
+        for host in rooms.hosts[:2]:
+            host.start()
+
+
+def test_a_name_is_not_used_twice(rooms: Rooms) -> None:
+    assert (
+        rooms.ddp_orch("up", "-n", "once", rooms.inventory(1), "--", worker("ranks")).returncode
+        == 0
+    )
+    again = rooms.ddp_orch("up", "-n", "once", rooms.inventory(1), "--", worker("ranks"))
+    assert again.returncode == 2
+    assert again.stderr == (
+        "ddp-orch: there is a run called once already\n  -> choose another --name\n"
+    )
+
+
+def test_ctrl_c_while_connecting_ends_at_once(rooms: Rooms) -> None:
+    """A frozen sshd would be waited for; the user does not have to."""
+    inventory = rooms.inventory(2)
+    rooms.hosts[1].freeze()
+    try:
+        run = rooms.start("up", inventory, "--", worker("ranks"))
+        try:
+            with pytest.raises(subprocess.TimeoutExpired):
+                run.communicate(timeout=2)
+            run.send_signal(signal.SIGINT)
+            out, _ = run.communicate(timeout=30)
+        finally:
+            run.kill()
+            run.communicate()
+    finally:
+        rooms.hosts[1].start()
+    assert run.returncode == 130, out
+    assert "Traceback" not in out

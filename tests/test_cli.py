@@ -1,0 +1,283 @@
+"""The command as people run it, in a process of its own: exit codes, a line per error, no host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+class Ran:
+    def __init__(self, run: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = run.returncode
+        self.out = run.stdout.decode()
+        self.err = run.stderr.decode()
+
+
+@pytest.fixture
+def ddp(tmp_path):
+    """A function that runs ddp-orch in an empty folder, with a home and a PATH of its own."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "inv.yaml").write_text("hosts: [gpu1, gpu2]\n")
+    (tmp_path / "train.py").write_text("")
+
+    def ran(*words: str | bytes, **env: str) -> Ran:
+        base = {
+            "HOME": str(tmp_path),
+            "PATH": str(tmp_path / "bin"),  # no ssh: nothing may be reached from here
+            "PYTHONPATH": str(ROOT),
+            "PYTHONUTF8": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DDP_ORCH_STATE_DIR": str(tmp_path / "state"),
+        }
+        command = [sys.executable, "-m", "orchestrator", *words]
+        return Ran(
+            subprocess.run(
+                command, capture_output=True, env=base | env, cwd=tmp_path, stdin=subprocess.DEVNULL
+            )
+        )
+
+    return ran
+
+
+def two_lines(ran: Ran) -> tuple[str, str]:
+    """An error: what and where, then what to do; nothing else, and never a traceback."""
+    assert ran.out == ""
+    what, hint = ran.err.splitlines()
+    assert hint.startswith("  -> ")
+    return what, hint
+
+
+# --- usage --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["up", "--help"], ["exec", "-h"]])
+def test_help(ddp, words):
+    ran = ddp(*words)
+    assert ran.code == 0
+    assert "Usage: ddp-orch" in ran.out
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["fly"],
+        ["up", "--fly"],
+        ["plan", "inv.yaml", "two.yaml"],
+        ["up", "inv.yaml", "--max-restarts", "-1"],
+        ["up", "inv.yaml", "--max-restarts", "many"],
+    ],
+)
+def test_wrong_usage(ddp, words):
+    ran = ddp(*words)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert "Error" in ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["up"], "no inventory"),
+        (["check"], "no inventory"),
+        (["plan", "inv.yaml", "-H", "gpu1"], "an inventory and -H as well"),
+        (["plan", "inv.yaml", "--env", "NOT_SET_HERE"], "--env NOT_SET_HERE: this machine has no"),
+        (["up", "inv.yaml", "--skip-check", "net.x"], "no such check: net.x"),
+        (["up", "inv.yaml", "--dry-run", "--skip-check", "net.x"], "no such check: net.x"),
+        (["check", "inv.yaml", "--skip-check", "net.x"], "no such check: net.x"),
+        (["up", "inv.yaml", "-n", "../x"], "'../x' is not a run's name"),
+        (["up", "inv.yaml", "-n", "Brave"], "'Brave' is not a run's name"),
+        (["up", "inv.yaml", "--", "absent.py"], "no such script here: absent.py"),
+        (["plan", "inv.yaml", "--", "."], ". is a folder, not a script"),
+        (["exec", "inv.yaml"], "no command"),
+        (["exec", "inv.yaml", "--"], "no command"),
+    ],
+)
+def test_errors_are_a_line_and_a_hint(ddp, words, what, tmp_path):
+    ran = ddp(*words)
+    assert two_lines(ran)[0].startswith(f"ddp-orch: {what}")
+    assert ran.code == 2
+    assert not (tmp_path / "state").exists()  # no record of what never began
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["plan", "inv.yaml", "--env", "1A=x"], "--env '1A=x' is not K or K=V"),
+        (["plan", "inv.yaml", "--env", "=x"], "--env '=x' is not K or K=V"),
+        (["up", "inv.yaml", "-o", "xml"], "-o xml: there is table and json"),
+        (["check", "inv.yaml", "--", "x"], "nothing is run here, but 'x' follows --"),
+        (["plan", "-H", "-oProxyCommand=x"], "-H: "),
+        (["plan", "absent.yaml"], "absent.yaml: no such file ("),
+        (["plan", "."], ".: is a folder ("),
+    ],
+)
+def test_errors_that_say_it_all(ddp, words, what):
+    ran = ddp(*words)
+    assert ran.code == 2
+    assert ran.out == ""
+    assert len(ran.err.splitlines()) == 1
+    assert ran.err.startswith(f"ddp-orch: {what}")
+
+
+def test_all_of_an_inventorys_errors(ddp, tmp_path):
+    (tmp_path / "bad.yaml").write_text(
+        "hosts:\n  - name: gpu1\n    adress: x\n  - name: -bad\nrendezvous: {port: 0}\n"
+    )
+    ran = ddp("plan", "bad.yaml")
+    assert ran.code == 2
+    assert "Traceback" not in ran.err
+    places = [line.removeprefix("ddp-orch: ").split(": ")[:2] for line in ran.err.splitlines()]
+    assert [place[0] for place in places] == ["bad.yaml:3:5", "bad.yaml:4:11", "bad.yaml:5:20"]
+    assert [place[1] for place in places] == ["hosts[0].adress", "hosts[1].name", "rendezvous.port"]
+
+
+# --- plan ---------------------------------------------------------------------------------------
+
+
+def commands(ran: Ran) -> list[str]:
+    assert ran.code == 0, ran.err
+    assert ran.err == ""
+    return [line for line in ran.out.splitlines() if line.startswith("cd ")]
+
+
+def test_a_plan_touches_no_host_and_leaves_nothing(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text("hosts: [no-such-host.invalid, 192.0.2.1]\n")
+    before = sorted(tmp_path.rglob("*"))
+    ran = ddp("plan", "inv.yaml", "--", "train.py", "--lr", "0.1")
+    head, other = commands(ran)
+    assert head.startswith("cd ~/.ddp-orch/runs/NAME/0 && ")
+    assert head.endswith(" ~/.ddp-orch/runs/NAME/0/code/train.py -- --lr 0.1")
+    assert "--rdzv-endpoint '<address of no-such-host.invalid>:<a free port there>'" in other
+    assert ran.out.splitlines()[1].split()[:2] == ["0", "no-such-host.invalid"]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_plan_and_a_dry_run_are_the_same(ddp):
+    words = ("inv.yaml", "--env", "A=b", "--max-restarts", "2", "-m", "pkg.train", "--", "x")
+    dry = ddp("up", "--dry-run", *words)
+    assert ddp("plan", *words).out == dry.out
+    assert all(" A=b " in line and line.endswith(" -m pkg.train -- x") for line in commands(dry))
+    assert all("--max-restarts 2 " in line for line in commands(dry))
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["--help"],
+        ["--", "--"],
+        ["-H", "x"],
+        ["--env", "A"],
+        ["a b", "it's", "$HOME", ""],
+        ["é", "日本"],
+    ],
+)
+def test_what_follows_the_dashes_is_the_workers(ddp, args):
+    import shlex
+
+    line = commands(ddp("plan", "inv.yaml", "--", "train.py", *args))[0]
+    assert shlex.split(line)[-len(args) - 1 :] == ["--", *args]
+
+
+def test_an_argument_that_is_no_text_is_shown_escaped(ddp):
+    assert commands(ddp("plan", "inv.yaml", "--", "train.py", b"\xff"))[0].endswith(r"'\udcff'")
+
+
+def test_a_terminal_that_lacks_a_letter(ddp):
+    ran = ddp(
+        "plan", "inv.yaml", "--", "train.py", "é", PYTHONIOENCODING="ascii"
+    )  # fmt: skip
+    assert commands(ran)[0].endswith(r"'\xe9'")
+
+
+def test_env_of_this_machine(ddp):
+    line = commands(ddp("plan", "inv.yaml", "--env", "MINE", "--env", "B=1=2", MINE="a b"))[0]
+    assert " MINE='a b' " in line
+    assert " B=1=2 " in line
+
+
+def test_without_a_script_the_inventorys_job_and_else_our_own(ddp, tmp_path):
+    assert commands(ddp("plan", "inv.yaml"))[0].endswith("/code/train.py")
+    (tmp_path / "inv.yaml").write_text("hosts: [a]\njob: {module: pkg.m, args: [--x]}\n")
+    assert commands(ddp("plan", "inv.yaml"))[0].endswith(" -m pkg.m -- --x")
+    assert commands(ddp("plan", "inv.yaml", "--"))[0].endswith(" -m pkg.m -- --x")
+
+
+def test_hosts_by_name(ddp):
+    ran = ddp("plan", "-H", "gpu7, alice@gpu8:2222")
+    assert [line.split()[1] for line in ran.out.splitlines()[1:3]] == ["gpu7", "gpu8"]
+
+
+def test_the_inventory_of_the_environment(ddp, tmp_path):
+    (tmp_path / "mine.yaml").write_text("hosts: [mine]\n")
+    (tmp_path / "other.yaml").write_text("hosts: [other]\n")
+
+    def host(*words: str) -> str:
+        return ddp("plan", *words, DDP_ORCH_INVENTORY="mine.yaml").out.splitlines()[1].split()[1]
+
+    assert host() == "mine"
+    assert host("other.yaml") == "other"
+    assert host("-H", "third") == "third"
+    assert ddp("plan", DDP_ORCH_INVENTORY="").code == 2
+
+
+# --- hosts that cannot be reached ---------------------------------------------------------------
+
+
+def test_check_as_json_is_json_alone_and_a_host_not_reached_is_4(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text("hosts: [{name: here, ssh: '127.0.0.1:1'}]\n")
+    ran = ddp("check", "inv.yaml", "-o", "json")
+    assert ran.code == 4
+    *verdicts, summary = [json.loads(line) for line in ran.out.splitlines()]
+    found = {v["id"]: v["status"] for v in verdicts}
+    assert found["ssh.reach"] == "fail"
+    assert summary["summary"]["fail"] == 1
+    assert "Traceback" not in ran.err
+
+
+def test_exec_where_nobody_listens(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text("hosts: [{name: here, ssh: '127.0.0.1:1'}]\n")
+    ran = ddp("exec", "inv.yaml", "--", "true")
+    assert ran.code == 4
+    assert two_lines(ran)[0] == "ddp-orch: here: 127.0.0.1 refuses connections on port 1"
+
+
+# --- the process --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["--help"], ["plan", "inv.yaml"]])
+def test_a_reader_that_went_away_is_no_news(words, tmp_path):
+    (tmp_path / "inv.yaml").write_text("hosts: [a]\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+        )
+    finally:
+        os.close(writer)
+    assert run.stderr == b""
+
+
+def test_the_command_is_quick_to_import():
+    heavy = ["fabric", "paramiko", "invoke", "pydantic", "rich", "yaml", "torch", "cryptography"]
+    code = f"import sys, orchestrator.cli; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert run.stdout == b"[]\n"

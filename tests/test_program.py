@@ -1,0 +1,97 @@
+"""What is to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from inventory.model import Host, Inventory, Job
+from orchestrator.errors import UsageError
+from orchestrator.plan import Program
+from orchestrator.program import bundled_trainer, new_name, program_for
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def found(*argv: str, m: str | None = None, **job) -> Program:
+    return program_for(Inventory(hosts=(Host(name="a"),), job=Job(**job)), argv, m)
+
+
+SHIPPED = Program(target="train.py", args=("--x", "1"), ships=("train.py",))
+
+
+@pytest.mark.parametrize(
+    ("argv", "module", "job", "expected"),
+    [
+        (("train.py", "--x", "1"), None, {}, SHIPPED),
+        ((), None, {"script": "train.py", "args": ("--x", "1")}, SHIPPED),
+        # The command line's word, arguments and all.
+        (("train.py", "--x", "1"), None, {"module": "m", "args": ("--y",)}, SHIPPED),
+        (
+            ("a",),
+            "pkg.m",
+            {"script": "train.py"},
+            Program(target="pkg.m", args=("a",), module=True),
+        ),
+        ((), None, {"module": "m", "args": ("b",)}, Program(target="m", args=("b",), module=True)),
+        (("/on/the/hosts.py",), None, {}, Program(target="/on/the/hosts.py")),
+    ],
+)
+def test_what_is_run(argv, module, job, expected):
+    assert found(*argv, m=module, **job) == expected
+
+
+def test_a_script_elsewhere_here_keeps_its_name_alone(here):
+    (here / "folder" / "go.py").write_text("")
+    path = str(here / "folder" / "go.py")
+    assert found(path) == Program(target="go.py", ships=(path,))
+    assert found("folder/go.py").target == "go.py"
+
+
+def test_without_a_word_the_bundled_trainer():
+    program = found(args=("--epochs", "3"))
+    assert program == bundled_trainer(("--epochs", "3"))
+    assert program.target == "train.py"
+    assert Path(program.ships[0]).name == "train.py"
+    assert all(Path(file).is_file() for file in program.ships)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("absent.py", "no such script here: absent.py"),
+        ("folder", "folder is a folder, not a script"),
+        ("~no-such-user-here/x.py", "no such script here"),
+        ("x" * 5000, "no such script here"),
+        ("train.py/x", "no such script here"),
+        ("-m", "no such script here: -m"),
+        ("", "is a folder"),
+    ],
+)
+def test_no_script(path, message):
+    with pytest.raises(UsageError, match=message) as caught:
+        found(path)
+    assert len(caught.value.message) < 300
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_script_that_may_not_be_read(here):
+    (here / "train.py").chmod(0)
+    with pytest.raises(UsageError, match="may not be read"):
+        found("train.py")
+
+
+def test_names():
+    assert new_name(lambda _: False, "mine") == "mine"
+    with pytest.raises(UsageError, match="mine already"):
+        new_name(lambda _: True, "mine")
+    first = new_name(lambda _: False, None)
+    assert new_name(lambda name: name == first, None) != first

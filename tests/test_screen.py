@@ -1,0 +1,477 @@
+"""What is shown of a made-up run: to people, off a terminal, and to programs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import sys
+
+import pytest
+
+from inventory.model import Host, Inventory
+from orchestrator import screen
+from orchestrator.errors import HostError, UsageError
+from orchestrator.events import (
+    Checked,
+    Connected,
+    Ended,
+    Failure,
+    Launched,
+    LinkDown,
+    Logged,
+    NodeEnded,
+    Planned,
+    StopAsked,
+    Verdict,
+    Warned,
+    Worker,
+    WorkersUp,
+)
+from orchestrator.plan import Program, make_plan
+from orchestrator.screen import JsonLines, JsonVerdicts, Screen
+from orchestrator.state import RunState, fold
+
+
+def verdict(check: str, host: str, message: str, status: str = "pass", **more) -> Verdict:
+    return Verdict(id=check, host=host, message=message, status=status, **more)
+
+
+def checked(*more: Verdict) -> Checked:
+    healthy = [
+        verdict(check, host, message)
+        for host in ("gpu1", "gpu2")
+        for check, message in (
+            ("ssh.reach", "connected in 0.2 s"),
+            ("net.ping", "1.0 ms"),
+            ("env.python", "3.11.7"),
+            ("env.torch", "2.6.0"),
+        )
+    ]
+    return Checked(verdicts=(*healthy, *more), hosts=("gpu1", "gpu2"))
+
+
+def logged(rank: int | None, data: bytes, *, stream: str = "out", turn: int = 0) -> Logged:
+    node = rank or 0
+    host = f"gpu{node + 1}"
+    return Logged(
+        node=node, host=host, rank=rank, stream=stream, round=turn, offset=0, data=data
+    )  # fmt: skip
+
+
+def up(node: int, *, world: int = 2, group: int | None = None, turn: int = 0) -> WorkersUp:
+    worker = Worker(
+        rank=node,
+        local_rank=0,
+        group_rank=node if group is None else group,
+        world_size=world,
+        pid=500 + node,
+        restart=turn,
+    )
+    return WorkersUp(node=node, host=f"gpu{node + 1}", round=turn, workers=(worker,), time=105.0)
+
+
+PLANNED = Planned(
+    run="brave-otter",
+    hosts=("gpu1", "gpu2"),
+    workers=(1, 1),
+    what="train.py",
+    endpoint="10.0.0.1:41000",
+    addresses=("10.0.0.1", "10.0.0.2"),
+    max_restarts=1,
+    time=100.0,
+)
+START = (
+    PLANNED,
+    Launched(node=0, host="gpu1", time=101.0),
+    Launched(node=1, host="gpu2", time=101.0),
+    up(0),
+    up(1),
+)
+
+
+def ended_node(node: int, code: int = 0) -> NodeEnded:
+    return NodeEnded(
+        node=node,
+        host=f"gpu{node + 1}",
+        code=code,
+        signal=None,
+        reason="exited",
+        survivors=(),
+        time=120.0,
+    )
+
+
+def ended(exit_code: int = 0, failure: Failure | None = None, **more) -> Ended:
+    fields = {"why": "all workers ended well", "survivors": (), "logs": "/logs"} | more
+    return Ended(
+        run="brave-otter",
+        exit_code=exit_code,
+        seconds=20.04,
+        hosts=("gpu1", "gpu2"),
+        failure=failure,
+        **fields,
+    )
+
+
+class Out:
+    """What went to a stdout that is no terminal, since it was last asked."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def take(self) -> str:
+        return self._capsys.readouterr().out
+
+
+@pytest.fixture
+def out(monkeypatch, capsys) -> Out:
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    return Out(capsys)
+
+
+def play(sink, *events) -> None:
+    state = RunState()
+    for event in events:
+        state = fold(state, event)
+        sink(event, state)
+
+
+def shown(out: Out, *events, **options) -> str:
+    play(Screen(**options), *events)
+    return "".join(f"{line.rstrip()}\n" for line in out.take().splitlines())
+
+
+# --- a whole run --------------------------------------------------------------------------------
+
+WHOLE = """\
+host  ssh                 ping    python  torch  rendezvous
+gpu1  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  41000 is free
+gpu2  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  10.0.0.1 in 1.0 ms
+checks: 10 pass
+run brave-otter: train.py on 2 hosts, 2 workers, rendezvous at 10.0.0.1:41000
+all workers run:
+rank  host  address   node  local rank  pid  world
+0     gpu1  10.0.0.1  0     0           500  2
+1     gpu2  10.0.0.2  1     0           501  2
+gpu1[r0]| epoch 1
+gpu2[r1]| half a line
+warning: it is late
+  be patient
+all workers run again (restart 1):
+rank  host  address   node  local rank  pid  world
+0     gpu1  10.0.0.1  0     0           500  2
+1     gpu2  10.0.0.2  1     0           501  2
+gpu1[r0]| without a newline
+run brave-otter: done in 20.0 s on gpu1, gpu2
+logs: /logs
+"""
+
+
+def test_a_whole_run(out):
+    text = shown(
+        out,
+        Connected(host="gpu1", seconds=0.2),
+        checked(
+            verdict("net.port.rdzv", "gpu1", "41000 is free"),
+            verdict("net.rdzv", "gpu2", "10.0.0.1 in 1.0 ms", scope="pair", peer="gpu1"),
+        ),
+        *START,
+        logged(0, b"epoch 1\n"),
+        logged(None, b"W0101 torchrun's own words\n"),
+        logged(1, b"half "),
+        logged(1, b"a line\n"),
+        Warned(message="it is late", hint="be patient"),
+        up(0, turn=1),
+        up(1, turn=1),
+        logged(0, b"without a newline", turn=1),
+        ended_node(0),
+        ended_node(1),
+        ended(),
+    )
+    assert text == WHOLE
+
+
+FAILED = """\
+stopping everywhere: rank 1 on gpu2 exited with code 3
+gpu2: the network is gone
+run brave-otter: rank 1 on gpu2 exited with code 3 (after 20.0 s on gpu1, gpu2; exit 100)
+first failure: rank 1 on gpu2, exit code 3: ValueError: x
+    Traceback
+    ValueError: x
+still there, could not be ended: gpu1: pid 7
+logs: /logs
+"""
+
+
+def test_a_run_that_fails(out):
+    why = "rank 1 on gpu2 exited with code 3"
+    failure = Failure(
+        host="gpu2",
+        rank=1,
+        code=3,
+        signal=None,
+        message="ValueError: x",
+        tail=("Traceback", "ValueError: x"),
+    )
+    text = shown(
+        out,
+        StopAsked(why=why, exit_code=100, grace=10.0, time=1.0),
+        LinkDown(host="gpu2", node=1, message="the network is gone", time=1.0),
+        ended(100, failure, why=why, survivors=("gpu1: pid 7",)),
+    )
+    assert text == FAILED
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        ({"rank": None, "code": 2}, "torchrun on a, exit code 2: m"),
+        ({"rank": 0, "signal": 9}, "rank 0 on a, SIGKILL: m"),
+        ({"rank": None}, "torchrun on a, not started: m"),
+    ],
+)
+def test_first_failures(out, failure, line):
+    fields = {"host": "a", "code": None, "signal": None, "message": "m", "tail": ()} | failure
+    assert f"first failure: {line}\n" in shown(out, ended(100, Failure(**fields)))
+
+
+def test_an_interrupted_run_says_how_to_hurry(out):
+    text = shown(out, StopAsked(why="interrupted", exit_code=130, grace=1.0, time=1.0))
+    assert text == "stopping everywhere: interrupted; Ctrl-C again kills it now\n"
+
+
+FINDINGS = """\
+host  ssh                 ping    python  torch  rendezvous
+gpu1  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  -
+gpu2  FAIL                1.0 ms  3.11.7  ?      -
+FAIL ssh.auth  gpu2: refuses
+   -> ssh-copy-id
+warn ssh.noise  gpu2: prints
+checks: 1 fail, 1 unknown, 1 warn, 8 pass
+"""
+
+
+def test_findings(out):
+    text = shown(
+        out,
+        checked(
+            verdict("ssh.auth", "gpu2", "refuses", "fail", hint="ssh-copy-id"),
+            verdict("ssh.noise", "gpu2", "gpu2: prints", "warn"),
+            verdict("env.torch", "gpu2", "no interpreter to ask", "unknown"),
+        ),
+    )
+    assert text == FINDINGS
+
+
+def test_quiet_while_all_is_well(out):
+    assert shown(out, checked(), quiet=True) == "checks: 8 pass\n"
+
+
+def test_quiet_or_not_a_failure_is_shown(out):
+    text = shown(out, checked(verdict("env.torch", "gpu2", "none", "fail")), quiet=True)
+    assert "FAIL env.torch  gpu2: none" in text
+
+
+# --- what hosts say -----------------------------------------------------------------------------
+
+NASTY = "[bold]b[/bold] [/] [link=x]l \\[red] :smile: end\\"
+
+
+def test_markup_is_shown_as_it_is(out):
+    failure = Failure(host="gpu1", rank=0, code=1, signal=None, message=NASTY, tail=(NASTY, "x"))
+    text = shown(
+        out,
+        checked(verdict("env.torch", "gpu2", NASTY, "fail", hint=NASTY)),
+        Checked(verdicts=(verdict("env.python", "gpu1", NASTY),), hosts=("gpu1",)),
+        Warned(message=NASTY),
+        *START,
+        logged(0, f"{NASTY}\n".encode()),
+        ended(100, failure, why=NASTY),
+    )
+    assert text.count(NASTY) == 8
+
+
+def test_no_control_reaches_the_terminal(out):
+    evil = "x\x1b]0;evil\x07\x1b[2Jy\x9b"
+    failure = Failure(host="gpu1", rank=0, code=1, signal=None, message=evil, tail=(evil,))
+    planned = Planned(
+        **{k: getattr(PLANNED, k) for k in ("run", "hosts", "workers", "what", "endpoint")},
+        addresses=(evil, evil),
+        max_restarts=0,
+        time=1.0,
+    )
+    text = shown(
+        out,
+        checked(verdict("env.torch", "gpu2", evil, "fail", hint=evil)),
+        checked(verdict("net.rdzv", "gpu2", evil)),
+        planned,
+        *START[1:],
+        logged(0, evil.encode() + b"\n"),
+        LinkDown(host="gpu2", node=1, message=evil, time=1.0),
+        Warned(message=evil, hint=evil),
+        ended(100, failure, why=evil, survivors=(evil,)),
+    )
+    assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
+    assert text.count("xy") >= 11
+
+
+def test_a_world_larger_than_the_planned_one_is_shown(out):
+    text = shown(out, PLANNED, up(0, world=3, group=2), up(1, world=3, group=-1))
+    assert re.search(r"^0 +gpu1 +\? +2 +0 +500 +3$", text, re.MULTILINE)
+    assert re.search(r"^1 +gpu2 +\? +-1 +0 +501 +3$", text, re.MULTILINE)
+
+
+def test_the_ranks_are_shown_when_all_are_there_and_once(out):
+    text = shown(out, PLANNED, up(0), ended_node(1))
+    assert "all workers run" not in text
+    text = shown(out, *START, up(1))
+    assert text.count("all workers run") == 1
+
+
+def test_torchruns_words_when_asked_for(out):
+    text = shown(out, *START, logged(None, b"its words\n", stream="err"), verbose=True)
+    assert "gpu1[torchrun]| its words\n" in text
+
+
+def test_streams_do_not_mix_inside_a_line(out):
+    text = shown(
+        out,
+        logged(0, b"to out, "),
+        logged(0, b"to err\n", stream="err"),
+        logged(0, b"and its end\n"),
+    )
+    assert text == "gpu1[r0]| to err\ngpu1[r0]| to out, and its end\n"
+
+
+def test_off_a_terminal_no_line_is_wrapped(out):
+    long = "word " * 60 + "end"
+    text = shown(out, checked(verdict("env.torch", "gpu2", long, "fail")), Warned(message=long))
+    assert text.count(long) == 2
+    wide = Checked(
+        verdicts=tuple(verdict("env.python", f"{'h' * 50}{i}", "v" * 90) for i in range(2)),
+        hosts=tuple(f"{'h' * 50}{i}" for i in range(2)),
+    )
+    assert shown(out, wide).count("v" * 90) == 2
+
+
+# --- colours ------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "env", "expected"),
+    [
+        (io.StringIO, {}, False),
+        (Terminal, {}, True),
+        (Terminal, {"TERM": "dumb"}, False),
+        (Terminal, {"NO_COLOR": "1"}, False),
+        (Terminal, {"NO_COLOR": ""}, True),
+        (io.StringIO, {"FORCE_COLOR": "1"}, True),
+        (io.StringIO, {"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
+    ],
+)
+def test_colours(monkeypatch, stream, env, expected):
+    for name in ("NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm"} | env).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stdout", stream())
+    play(
+        Screen(),
+        checked(verdict("env.torch", "gpu2", "none", "fail")),
+        *START,
+        logged(0, b"\x1b[31mred\n"),
+        ended(),
+    )
+    text = sys.stdout.getvalue()
+    assert ("\x1b[" in text) is expected
+    assert ("\x1b[31mred\x1b[0m" in text) is expected
+
+
+# --- for programs -------------------------------------------------------------------------------
+
+
+def test_events_as_lines_of_json(out):
+    play(JsonLines(), checked(), *START, logged(0, b"x\ny\n"), ended())
+    lines = [json.loads(line) for line in out.take().splitlines()]
+    kinds = [line["event"] for line in lines]
+    assert kinds == ["Planned", "Launched", "Launched", "WorkersUp", "WorkersUp", "Logged", "Ended"]
+
+
+def test_verdicts_as_lines_of_json(out):
+    play(JsonVerdicts(), START[0], checked(verdict("env.torch", "gpu2", "none", "fail", hint="do")))
+    *verdicts, summary = [json.loads(line) for line in out.take().splitlines()]
+    assert [v["id"] for v in verdicts[:2]] == ["ssh.reach", "net.ping"]
+    assert verdicts[-1] == {
+        "id": "env.torch",
+        "status": "fail",
+        "scope": "host",
+        "host": "gpu2",
+        "peer": None,
+        "message": "none",
+        "evidence": {},
+        "hint": "do",
+        "caused_by": None,
+        "duration_ms": None,
+        "tier": "instant",
+    }
+    assert summary == {
+        "summary": {"fail": 1, "unknown": 0, "warn": 0, "pass": 8, "info": 0, "skip": 0}
+    }
+
+
+# --- the rest -----------------------------------------------------------------------------------
+
+
+def test_exec_output(out):
+    one = Screen()
+    one.output("gpu1", "out", b"a\nb")
+    one.output("gpu2", "out", b"[red]\n")
+    one.output("gpu1", "out", b"c\n\xff")
+    one.output_ended()
+    assert out.take() == "gpu1| a\ngpu2| [red]\ngpu1| bc\ngpu1| \ufffd\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (UsageError("what\x1b[2J"), "ddp-orch: what\n"),
+        (UsageError("what", hint="do"), "ddp-orch: what\n  -> do\n"),
+        (HostError("no", check="ssh.auth", host="gpu1"), "ddp-orch: gpu1: no\n"),
+    ],
+)
+def test_errors(error, text):
+    stderr = io.StringIO()
+    with contextlib.redirect_stderr(stderr):
+        screen.show_error(error)
+    assert stderr.getvalue() == text
+
+
+def test_a_plan_is_one_line_per_host_to_copy(out):
+    inventory = Inventory(hosts=(Host(name="gpu1", addr="10.0.0.1"), Host(name="gpu2")))
+    args = (NASTY, "x" * 300)
+    plan = make_plan(
+        inventory,
+        Program(target="/t.py", args=args),
+        name="r",
+        token="t",  # noqa: S106  no secret
+        max_restarts=0,
+        env={},
+    )
+    screen.show_plan(plan)
+    lines = out.take().splitlines()
+    assert [line.split() for line in lines[:3]] == [
+        ["node", "host", "workers", "address"],
+        ["0", "gpu1", *"one per GPU, else 1 10.0.0.1".split()],
+        ["1", "gpu2", *"one per GPU, else 1 found out by preflight".split()],
+    ]
+    assert [line for line in lines if line.startswith("#")] == ["# gpu1", "# gpu2"]
+    commands = [line for line in lines if line.startswith("cd ")]
+    assert [line.endswith(f"/t.py -- '{NASTY}' {'x' * 300}") for line in commands] == [True, True]
