@@ -1,0 +1,56 @@
+"""What the README promises is there: its commands, its help, its inventory, its exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from inventory.load import load_text
+from orchestrator import errors
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def ddp_orch(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_help_is_the_programs_own() -> None:
+    (shown,) = [block for block in blocks("text") if block.startswith("Usage:")]
+    assert shown == ddp_orch("--help").stdout
+
+
+def test_the_inventory_is_one() -> None:
+    (text,) = blocks("yaml")
+    inventory = load_text(text, "README.md")
+    assert [host.name for host in inventory.hosts] == ["gpu1", "gpu2", "gpu3"]
+    assert inventory.hosts[1].destination == ("ubuntu", "203.0.113.8", 2222)
+
+
+@pytest.mark.parametrize("verb", sorted(set(re.findall(r"ddp-orch ([a-z]+)\b", README))))
+def test_every_verb_exists(verb: str) -> None:
+    assert ddp_orch(verb, "--help").returncode == 0
+
+
+def test_the_exit_codes_are_those_of_the_program() -> None:
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    there = {cls.exit_code for cls in vars(errors).values() if hasattr(cls, "exit_code")}
+    assert listed == there | {errors.OK, errors.INTERRUPTED}
+
+
+def test_its_files_and_targets_exist() -> None:
+    for path in re.findall(r"\]\(([^):]+)\)", README):
+        assert (ROOT / path).exists(), path
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
