@@ -48,7 +48,7 @@ def test_all_folders_are_private_and_files_too_whatever_the_umask(home, open_uma
 def test_a_folder_that_is_there_already_is_another_run():
     files.prepare(None, "brave-otter", 0)
     files.prepare(None, "brave-otter", 1)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match="choose another --name"):
         files.prepare(None, "brave-otter", 0)
 
 

@@ -28,7 +28,12 @@ def prepare(call: Call, run: str, node: int) -> str:
     for place in (base, os.path.join(base, "runs"), os.path.dirname(folder)):
         os.makedirs(place, mode=0o700, exist_ok=True)
         private(place)
-    os.mkdir(folder, 0o700)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        # Another machine's run, of which this controller's own record does not know.
+        message = "%s is there already, from another run of that name; choose another --name"
+        raise FileExistsError(message % folder) from None
     os.mkdir(os.path.join(folder, "worker-logs"), 0o700)
     return folder
 
