@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import sys
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +103,7 @@ def up(
     from orchestrator import program, run, screen, store
 
     found = _inventory(inventory, hosts)
-    options = _options(found, name, max_restarts, env, skip_check, accept_new_host_keys)
+    options = _options(name, max_restarts, env, skip_check, accept_new_host_keys)
     what = program.program_for(found, _after_dashes or [], module)
     if dry_run:
         screen.show_plan(run.plan(found, what, options))
@@ -132,7 +133,7 @@ def check(
 
     _refuse_words()
     found = _inventory(inventory, hosts)
-    options = _options(found, None, None, None, skip_check, accept_new_host_keys)
+    options = _options(None, None, None, skip_check, accept_new_host_keys)
     shown = _output(output, screen.Screen(verbose=verbose, quiet=quiet), screen.JsonVerdicts())
     raise typer.Exit(run.check(found, options, [shown]))
 
@@ -149,7 +150,7 @@ def plan(
     from orchestrator import program, run, screen
 
     found = _inventory(inventory, hosts)
-    options = _options(found, None, max_restarts, env, None, False)
+    options = _options(None, max_restarts, env, None, False)
     what = program.program_for(found, _after_dashes or [], module)
     screen.show_plan(run.plan(found, what, options))
 
@@ -171,7 +172,7 @@ def exec_(
     if not _after_dashes:
         raise UsageError("no command", hint="ddp-orch exec inventory.yaml -- COMMAND")
     found = _inventory(inventory, hosts)
-    options = _options(found, None, None, env, None, accept_new_host_keys)
+    options = _options(None, None, env, None, accept_new_host_keys)
     shown = screen.Screen()
     try:
         code = run.exec_(found, _after_dashes, options, shown.output, screen.show_error)
@@ -207,8 +208,6 @@ def demo(
 
 
 def _inventory(path: str | None, hosts: list[str] | None) -> Inventory:
-    import os
-
     from inventory.load import InventoryError, from_names, load
 
     # Not typer's envvar: that one could not be told from a path beside -H.
@@ -225,17 +224,21 @@ def _inventory(path: str | None, hosts: list[str] | None) -> Inventory:
 
 
 def _options(
-    inventory: Inventory, name: str | None, max_restarts: int | None, env: list[str] | None,
-    skip: list[str] | None, accept: bool,
-) -> Options:  # fmt: skip
+    name: str | None,
+    max_restarts: int | None,
+    env: list[str] | None,
+    skip: list[str] | None,
+    accept: bool,
+) -> Options:
     import re
 
     from orchestrator import checks, run
 
     # Here, before there is a record of the run: a typing error leaves nothing behind.
-    if unknown := sorted(set(skip or ()) - {*checks.SKIPPABLE}):
+    if unknown := sorted(set(skip or ()) - set(checks.SKIPPABLE)):
         raise UsageError(
-            f"no such check: {', '.join(unknown)}", hint=f"there are: {', '.join(checks.IDS)}"
+            f"no check to skip: {', '.join(unknown)}",
+            hint=f"there are: {', '.join(checks.SKIPPABLE)}",
         )
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         raise UsageError(f"{name!r} is not a run's name", hint="lower-case letters, digits and -")
@@ -285,13 +288,20 @@ def main() -> None:
 
 
 def _parsed(argv: list[str]) -> None:
-    script = next((word for word in argv[1:] if word.endswith(".py")), None)
-    if script and argv[0] in ("up", "plan"):  # what everyone forgets once
+    if script := _script_before_dashes(argv):
         hint = f"ddp-orch {argv[0]} inventory.yaml -- {script} ..."
         raise UsageError(
             f"{script} stands before --; a script and its arguments follow it", hint=hint
         )
     app(args=argv, prog_name="ddp-orch", standalone_mode=True)
+
+
+def _script_before_dashes(argv: list[str]) -> str | None:
+    """Find what everyone forgets once: the "--" before the script."""
+    if _after_dashes is not None or argv[:1] not in (["up"], ["plan"]):
+        return None
+    values = [b for a, b in itertools.pairwise(argv) if not a.startswith("-")]
+    return next((word for word in values if word.endswith(".py")), None)
 
 
 def _leave_quietly() -> None:

@@ -357,7 +357,7 @@ class Lab:
             self._write_inventory(python)
             for host in self.hosts:
                 host.start()
-        except BaseException:
+        except BaseException:  # Ctrl-C too: what has been started is taken down before it goes on
             self.close()
             raise
 

@@ -195,7 +195,13 @@ def _refuse_gaps(plan: RunPlan) -> None:
                 host=node.host,
                 hint="give it an `addr:` in the inventory, or do not skip net.rdzv",
             )
-        if not node.workers:
+        if node.workers is None:
+            raise errors.PreflightFailed(
+                "how many workers it can take is not known: it did not tell its facts in time",
+                host=node.host,
+                hint="give it an `nproc_per_node:` number in the inventory",
+            )
+        if node.workers == 0:
             raise errors.PreflightFailed(
                 "has no GPU, but nproc_per_node: gpu asks for one worker on each", host=node.host
             )

@@ -90,9 +90,12 @@ def test_wrong_usage(ddp, words):
         (["check"], "no inventory"),
         (["plan", "inv.yaml", "-H", "gpu1"], "an inventory and -H as well"),
         (["plan", "inv.yaml", "--env", "NOT_SET_HERE"], "--env NOT_SET_HERE: this machine has no"),
-        (["up", "inv.yaml", "--skip-check", "net.x"], "no such check: net.x"),
-        (["up", "inv.yaml", "--dry-run", "--skip-check", "net.x"], "no such check: net.x"),
-        (["check", "inv.yaml", "--skip-check", "net.x"], "no such check: net.x"),
+        (["up", "inv.yaml", "--skip-check", "net.x"], "no check to skip: net.x"),
+        (["up", "inv.yaml", "--dry-run", "--skip-check", "net.x"], "no check to skip: net.x"),
+        (["check", "inv.yaml", "--skip-check", "net.x"], "no check to skip: net.x"),
+        (["check", "inv.yaml", "--skip-check", "ssh.reach"], "no check to skip: ssh.reach"),
+        (["up", "inv.yaml", "train.py", "--lr", "1"], "train.py stands before --"),
+        (["plan", "inv.yaml", "a/b.py"], "a/b.py stands before --"),
         (["up", "inv.yaml", "-n", "../x"], "'../x' is not a run's name"),
         (["up", "inv.yaml", "-n", "Brave"], "'Brave' is not a run's name"),
         (["up", "inv.yaml", "--", "absent.py"], "no such script here: absent.py"),
@@ -281,3 +284,19 @@ def test_the_command_is_quick_to_import():
         check=True,
     )
     assert run.stdout == b"[]\n"
+
+
+def test_hosts_may_be_given_more_than_once(ddp):
+    """The last must not win in silence: one would train on fewer hosts than one named."""
+    ran = ddp("plan", "-H", "gpu1,gpu2", "-H", "gpu3")
+    assert ran.code == 0
+    assert [line for line in ran.out.splitlines() if line.startswith("# ")] == [
+        "# gpu1",
+        "# gpu2",
+        "# gpu3",
+    ]
+
+
+@pytest.mark.parametrize("option", [["--env", "SCRIPT=a.py"], ["-m", "pkg.py"]])
+def test_an_options_value_is_not_taken_for_a_script(ddp, option):
+    assert ddp("plan", "-H", "gpu1", *option).code == 0

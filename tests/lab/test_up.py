@@ -131,9 +131,11 @@ def test_bytes_are_kept_as_they_are_and_shown_without_harm(rooms: Rooms, tmp_pat
 def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
-        "import os, signal, time\nprint('here', flush=True)\n"
-        "if os.environ['RANK'] == '1': time.sleep(1); os.kill(os.getpid(), signal.SIGSEGV)\n"
-        "time.sleep(3600)\n"
+        "import os, signal, time\n"
+        "journal = os.environ['DDP_ORCH_RUN_DIR'] + '/journal.jsonl'\n"
+        "while '\"workers\"' not in open(journal).read(): time.sleep(0.01)\n"  # it is known by now
+        "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "signal.pause()\n"
     )
     done = rooms.ddp_orch("up", rooms.inventory(2), "--", script)
     assert done.returncode == 100, done.stdout + done.stderr
@@ -221,11 +223,14 @@ def test_a_scripts_own_folders_do_not_hide_its_logs(rooms: Rooms, tmp_path: Path
 
 def test_a_run_whose_folder_is_removed_ends_all_the_same(rooms: Rooms, tmp_path: Path) -> None:
     script = tmp_path / "remover.py"
+    # It waits until its line has been brought here: then its files are known to the follower.
     script.write_text(
-        "import os, shutil, time\nprint('going', flush=True)\ntime.sleep(1)\n"
+        "import os, shutil, sys, time\nprint('going', flush=True)\nhere = sys.argv[1]\n"
+        "while not (os.path.exists(here) and os.path.getsize(here)): time.sleep(0.01)\n"
         "shutil.rmtree(os.environ['DDP_ORCH_RUN_DIR'])\n"
     )
-    done = rooms.ddp_orch("up", rooms.inventory(1), "--", script)
+    brought = rooms.state / "runs/removed/logs/rank0.out"
+    done = rooms.ddp_orch("up", "-n", "removed", rooms.inventory(1), "--", script, brought)
     assert done.returncode == 0, done.stdout + done.stderr
     assert said(done.stdout, 0) == ["going"]
 
