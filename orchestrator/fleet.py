@@ -16,7 +16,7 @@ from orchestrator.errors import DdpOrchError, HostError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.host import Host, Request
+    from orchestrator.host.protocol import Host, Request
     from orchestrator.link import Call
 
 AT_ONCE = 128

@@ -12,7 +12,9 @@ from orchestrator.conductor import Conductor, Emitter, Interrupts
 from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import Checked, Connected, Connecting, HostFailed, Planned, Verdict, Warned
 from orchestrator.fleet import Arrived, Finished, Fleet, Lost
-from orchestrator.host import KnownHosts, SshHost
+from orchestrator.host.connect import Doors
+from orchestrator.host.ssh import SshHost
+from orchestrator.host.trust import KnownHosts
 from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
 
@@ -135,8 +137,8 @@ def exec_(
 
 
 def _fleet(inventory: Inventory, options: Options) -> Fleet:
-    known = KnownHosts(accept_new=options.accept_new_host_keys)
-    return Fleet(lambda on_lost: [SshHost(host, known, on_lost) for host in inventory.hosts])
+    doors = Doors(known=KnownHosts(accept_new=options.accept_new_host_keys))
+    return Fleet(lambda on_lost: [SshHost(host, doors, on_lost) for host in inventory.hosts])
 
 
 def _preflight(

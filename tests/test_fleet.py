@@ -15,7 +15,7 @@ from orchestrator.link import Call, Link
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orchestrator.host import Host, Request
+    from orchestrator.host.protocol import Host, Request
 
 SOON = 5.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from inventory.model import Host
 from orchestrator.errors import HostError
-from orchestrator.target import expanded, resolve
+from orchestrator.host.target import expanded, resolve
 
 real_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh")
 

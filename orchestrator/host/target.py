@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.errors import HostError
 
@@ -34,6 +34,24 @@ class Target:
 
     host_key_name: str | None = None
     """The name that known_hosts has it under, where that is not the host's own (HostKeyAlias)."""
+
+    certificate_files: tuple[str, ...] = ()
+    """Certificates for the keys (CertificateFile), beside those that lie next to a key."""
+
+    identities_only: bool = False
+    """Offer of the agent's keys only those that identity_files name."""
+
+    agent: str | None = None
+    """The agent's socket (IdentityAgent). None: $SSH_AUTH_SOCK, where use_agent is true."""
+
+    strict: Literal["yes", "accept-new", "no"] = "yes"
+    """What is done with a host that is not known (StrictHostKeyChecking)."""
+
+    jumps: tuple[Target, ...] = ()
+    """The gateways on the way, the first one reached from here (ProxyJump)."""
+
+    proxy_command: str | None = None
+    """A command whose stdin and stdout are the way there (ProxyCommand), tokens filled in."""
 
     @property
     def by_hand(self) -> str:

@@ -1,0 +1,34 @@
+"""What a host is to the rest of the program. SshHost is one, and tests have another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from orchestrator.errors import HostError
+    from orchestrator.link import Call
+
+Request = tuple[str, dict[str, Any]]
+
+
+class Host(Protocol):
+    name: str
+    overdue: float | None
+    """When the stage of connecting that is under way has had its time, by the monotonic clock."""
+
+    noise: str
+
+    def open(self, first: Sequence[Request]) -> list[Call]: ...
+    def abort(self) -> HostError: ...
+    def call(
+        self,
+        op: str,
+        args: dict[str, Any],
+        body: bytes = b"",
+        on_event: Callable[[dict[str, Any], bytes], None] | None = None,
+    ) -> Call: ...
+    def pulse(self, patience: float) -> None: ...
+    def our_time(self, theirs: float) -> float: ...
+    def close(self) -> None: ...

@@ -1,0 +1,153 @@
+"""A host over SSH: one connection, one channel, one conversation."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from typing import TYPE_CHECKING, Any
+
+import paramiko
+
+from orchestrator.errors import AgentFailed, DdpOrchError, HostError
+from orchestrator.host.connect import CHANNEL, DroppedEarly, connect
+from orchestrator.host.target import resolve
+from orchestrator.link import Call, Link
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    import fabric
+
+    from inventory.model import Host as HostEntry
+    from orchestrator.host.connect import Doors
+    from orchestrator.host.protocol import Request
+
+# What reading ssh's configuration, and starting the agent, may take, in seconds.
+RESOLVE, AGENT = 12.0, 25.0
+# sshd drops connections at random when too many log in at once (MaxStartups 10:30:100).
+TRIES = 4
+# paramiko logs to stderr when nobody else handles it; what went wrong is in its exceptions.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class SshHost:
+    def __init__(
+        self, entry: HostEntry, doors: Doors, on_lost: Callable[[str, DdpOrchError], None]
+    ) -> None:
+        self.name = entry.name
+        self.overdue: float | None = None
+        self.noise = ""
+        self._entry = entry
+        self._doors = doors
+        self._stage = "waiting"
+        self._held: list[socket.socket | fabric.Connection] = []
+        self._link = Link(entry.name, lambda error: on_lost(entry.name, error))
+        self._aborted = False
+
+    # ---- connecting ----
+
+    def open(self, first: Sequence[Request]) -> list[Call]:
+        """Connect, log in, start the agent with the first requests. Return these, under way."""
+        try:
+            for attempt in range(TRIES):
+                try:
+                    return self._open(first)
+                except DroppedEarly as error:
+                    if attempt == TRIES - 1 or self._aborted:
+                        raise error.error from None
+                    time.sleep(random.uniform(0.2, 1.0) * (attempt + 1))  # noqa: S311  spreads the load
+            raise AssertionError("not reached")
+        except HostError as error:
+            error.host = error.host or self.name
+            raise
+        finally:
+            self.overdue = None
+
+    def _open(self, first: Sequence[Request]) -> list[Call]:
+        self.enter("reading ssh's configuration", RESOLVE)
+        target = resolve(self._entry)
+        connection = connect(target, self._doors, self)
+        # The wait below has its own sentence for a shell that says nothing; it goes first.
+        self.enter("starting the agent", AGENT + 5)
+        calls = [self._link.prepare(op) for op, _ in first]
+        args = [arguments for _, arguments in first]
+        channel = self._run(
+            connection, self._link.command_line(list(zip(calls, args, strict=True)))
+        )
+        self._link.start(channel, lambda: _ending(channel))
+        self._link.wait_for_hello(AGENT)
+        self.noise = self._link.noise.decode("utf-8", "replace")
+        self._link.beat()
+        return calls
+
+    def _run(self, connection: fabric.Connection, command: str) -> paramiko.Channel:
+        try:
+            channel: paramiko.Channel = connection.transport.open_session(timeout=CHANNEL)
+            channel.exec_command(command)
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            raise AgentFailed(
+                f"logged in, but sshd opens no session: {str(error) or type(error).__name__}",
+                check="ssh.agent",
+                host=self.name,
+                hint="look at MaxSessions and ForceCommand in its sshd_config",
+            ) from error
+        return channel
+
+    def enter(self, stage: str, seconds: float) -> None:
+        if self._aborted:
+            raise HostError("given up", check="ssh.reach")
+        self._stage = stage
+        self.overdue = time.monotonic() + seconds
+
+    def hold(self, closable: socket.socket | fabric.Connection) -> None:
+        self._held.append(closable)
+
+    def abort(self) -> HostError:
+        """Give up connecting: whatever it waits for ends with its socket."""
+        self._aborted = True
+        self._close_connection()
+        check = "ssh.agent" if self._stage.startswith("starting") else "ssh.reach"
+        return HostError(f"no answer while {self._stage}", check=check, host=self.name)
+
+    # ---- talking ----
+
+    def call(
+        self,
+        op: str,
+        args: dict[str, Any],
+        body: bytes = b"",
+        on_event: Callable[[dict[str, Any], bytes], None] | None = None,
+    ) -> Call:
+        return self._link.call(op, args, body, on_event)
+
+    def pulse(self, patience: float) -> None:
+        """Beat, or give the connection up when nothing was heard for too long."""
+        if self._link.silence() > patience:
+            self._link.give_up(f"nothing was heard from it for {patience:.0f} s")
+            self._close_connection()
+        else:
+            self._link.beat()
+
+    def our_time(self, theirs: float) -> float:
+        return theirs - self._link.clock_offset
+
+    def close(self) -> None:
+        self._link.close()
+        self._close_connection()
+
+    def _close_connection(self) -> None:
+        for held in reversed(self._held):
+            held.close()
+
+
+def _ending(channel: paramiko.Channel) -> tuple[int | None, str]:
+    """Return exit code and stderr of a channel that has ended."""
+    stderr = b""
+    while channel.recv_stderr_ready():
+        stderr += channel.recv_stderr(1 << 16)
+    # The status may come a moment after the end of the output.
+    if not channel.status_event.wait(5) or channel.exit_status < 0:
+        return None, stderr.decode("utf-8", "replace")
+    return channel.exit_status, stderr.decode("utf-8", "replace")
