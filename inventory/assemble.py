@@ -6,24 +6,27 @@ is REFUSED in the data, and what the model says about that is dropped.
 
 from __future__ import annotations
 
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from inventory.model import DESTINATION, Host, Inventory
+from inventory.kinds import DESTINATION, Misplaced
+from inventory.model import Host, Inventory, Sync
+from inventory.paths import located
 from inventory.problems import shown
 from inventory.shape import DEFAULTS, REFUSED, Shaper, describe
 from inventory.yamlsource import Listing, Refused, Table
 
 if TYPE_CHECKING:
+    from pathlib import Path as FilePath
+
     from pydantic_core import ErrorDetails
 
     from inventory.problems import Ledger, Mark, Path
     from inventory.yamlsource import Node
 
 FILES = ("identity_file", "known_hosts", "ssh_config")
-"""The fields that name files on this machine; python and workdir are the host's."""
+"""A host's fields that name files on this machine; python, workdir and state_dir are the host's."""
 
 
 def assemble(tree: Node, ledger: Ledger, folder: FilePath) -> Inventory:
@@ -51,6 +54,7 @@ class _Assembly:
         fields = (*Inventory.model_fields, "defaults")
         data = self._shaper.model(rest, (), Inventory, fields)
         shared = self._shared()
+        self._locate_sync(data)
         if isinstance(data.get("hosts"), list):
             self._note_twins(data["hosts"])
             data["hosts"] = [
@@ -59,7 +63,7 @@ class _Assembly:
         try:
             return Inventory.model_validate(data)
         except ValidationError as error:
-            self._note_errors(error, ())
+            self._note_errors(error)
             return None
 
     def _shared(self) -> dict[str, Any]:
@@ -70,19 +74,19 @@ class _Assembly:
         data = self._shaper.model(entry.value, ("defaults",), Host, DEFAULTS)
         if data is REFUSED:
             return {}
-        self._locate(data, ("defaults",))
+        self._locate(data, ("defaults",), FILES)
         wrong = {field for field, value in data.items() if value is REFUSED}
         try:
             Host.model_validate({**data, "name": "defaults"})
         except ValidationError as error:
-            self._note_errors(error, ("defaults",))
+            self._note_errors(error, "defaults")
             wrong |= {str(each["loc"][0]) for each in error.errors()}
         return {field: value for field, value in data.items() if field not in wrong}
 
     def _merged(self, shared: dict[str, Any], host: Any, index: int) -> Any:  # noqa: ANN401
         if host is REFUSED:
             return REFUSED
-        self._locate(host, ("hosts", index))
+        self._locate(host, self._place(index), FILES)
         destination = DESTINATION.match(host["ssh"]) if isinstance(host.get("ssh"), str) else None
         # What a host says itself comes first, also where it says it within `ssh`.
         said = {part for part in ("user", "port") if destination and destination[part]}
@@ -92,8 +96,14 @@ class _Assembly:
             merged["env"] = {**beneath.get("env", {}), **host["env"]}
         return merged
 
-    def _locate(self, data: dict[str, Any], path: Path) -> None:
-        for field in FILES:
+    def _locate_sync(self, data: dict[str, Any]) -> None:
+        sync = data["job"].get("sync") if isinstance(data.get("job"), dict) else None
+        if isinstance(sync, dict):
+            sync.setdefault("from", Sync.model_fields["from_"].default)
+            self._locate(sync, ("job", "sync"), ("from",))
+
+    def _locate(self, data: dict[str, Any], path: Path, fields: tuple[str, ...]) -> None:
+        for field in fields:
             text = data.get(field)
             # The model refuses an empty name and a NUL; neither is a path to look into.
             if not isinstance(text, str) or not text or "\0" in text:
@@ -101,32 +111,46 @@ class _Assembly:
             if field == "ssh_config" and text == "none":
                 continue
             try:
-                data[field] = str(self._folder / FilePath(text).expanduser())
-            except RuntimeError:  # how pathlib says that there is no such user
-                _, mark, _ = self._spot((*path, field))
-                message = f"{shown(text.split('/')[0])} has no home folder on this machine"
-                self._ledger.note(mark, (*path, field), message)
+                data[field] = located(text, self._folder)
+            except ValueError as error:
+                self._ledger.note(self._spot((*path, field))[1], (*path, field), str(error))
                 data[field] = REFUSED
 
+    def _place(self, index: int) -> tuple[str, int]:
+        """Say where in the file the host with this index is: a range there is many hosts."""
+        return "hosts", self._shaper.written[index]
+
     def _note_twins(self, hosts: list[Any]) -> None:
-        first: dict[str, tuple[int, Mark | None]] = {}
+        first: dict[str, int] = {}
+        told = set()
         for index, host in enumerate(hosts):
             name = host.get("name") if isinstance(host, dict) else None
-            if not isinstance(name, str):
+            if not isinstance(name, str) or first.setdefault(name, index) == index:
                 continue
-            path, mark, _ = self._spot(("hosts", index, "name"))
-            earlier, where = first.setdefault(name, (index, mark))
-            if earlier != index:
-                line = f", line {where.line}" if where else ""
-                message = f"the name {shown(name)} is taken by hosts[{earlier}]{line}"
-                self._ledger.note(mark, path, message)
+            place, earlier = self._place(index), self._place(first[name])
+            if (place, earlier) in told:
+                continue  # ranges that overlap: one name shows it
+            told.add((place, earlier))
+            path, mark, _ = self._spot((*place, "name"))
+            where = self._spot((*earlier, "name"))[1]
+            line = f", line {where.line}" if where else ""
+            message = f"the name {shown(name)} is taken by hosts[{earlier[1]}]{line}"
+            if place == earlier:
+                message = f"names {shown(name)} twice"
+            self._ledger.note(mark, path, message)
 
-    def _note_errors(self, error: ValidationError, prefix: Path) -> None:
+    def _note_errors(self, error: ValidationError, *prefix: str) -> None:
         """Translate the model's errors; the branches of a union become one sentence."""
         together: dict[Path, list[ErrorDetails]] = {}
         for each in error.errors(include_url=False):
             loc = (*prefix, *each["loc"])
-            if not each["loc"] and self._ledger.problems:
+            index = loc[1] if loc[:1] == ("hosts",) and loc[1:] else None
+            if isinstance(index, int):
+                loc = (*self._place(index), *loc[2:])
+            mistake = each.get("ctx", {}).get("error")
+            if isinstance(mistake, Misplaced):
+                loc = (*loc, *mistake.path)
+            elif not each["loc"] and self._ledger.problems:
                 continue  # names that stand there twice: told already, with their lines
             if each["type"] == "too_short" and each["input"]:
                 continue  # entries are there; pydantic counts those without a mistake
@@ -167,7 +191,10 @@ def _sentence(errors: list[ErrorDetails], node: Node) -> str:
             return message if len(message) <= 240 else f"{message[:120]} ... {message[-80:]}"
         if error["type"] == "too_short":
             return f"must have at least {error['ctx']['min_length']} entry"
-    wanted = " or ".join(_wanted(error) for error in errors)
+        if error["type"] == "too_long":
+            return f"must have at most {error['ctx']['max_length']} entries"
+    # A range brings the same mistake once per host.
+    wanted = " or ".join(dict.fromkeys(map(_wanted, errors)))
     return f"must be {wanted}, found {describe(node)}"
 
 

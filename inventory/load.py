@@ -1,17 +1,18 @@
 """An inventory file, or names from the command line -> Inventory; all errors are told at once.
 
 Text becomes a tree that knows its lines (yamlsource), the tree becomes plain data (shape), and the
-data an Inventory (assemble). Only this file opens files.
+data an Inventory (assemble); a hostfile is read by itself. Only this file opens files.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inventory.assemble import assemble
+from inventory.hostfile import is_hostfile, read_hostfile
+from inventory.names import between_commas
 from inventory.problems import InventoryError, Ledger, Mark, Problem
 from inventory.yamlsource import Entry, Listing, Scalar, Table, read_tree
 
@@ -24,7 +25,7 @@ MAX_BYTES = 1024 * 1024
 
 
 def load(path: Path | str) -> Inventory:
-    """Read an inventory file."""
+    """Read an inventory, or a hostfile."""
     source = os.fspath(path)
     return load_text(_decoded(_read(source), source), source, folder=Path(source).absolute().parent)
 
@@ -33,15 +34,14 @@ def load_text(text: str, source: str, *, folder: Path = Path()) -> Inventory:
     """Read an inventory's text; errors call it `source`, and relative paths start at `folder`."""
     _refuse_large(len(text.encode(errors="surrogatepass")), source)
     ledger = Ledger(source=source)
+    if is_hostfile(text, source):
+        return read_hostfile(text, ledger)
     return assemble(read_tree(text, ledger), ledger, folder)
 
 
 def from_names(names: str) -> Inventory:
-    """Read what `-H` takes: gpu1,user@host:2222,gpu2."""
-    outside_brackets = r",(?![^\[\]]*\])"
-    items = tuple(
-        Scalar(text=name.strip(), plain=False) for name in re.split(outside_brackets, names)
-    )
+    """Read what `-H` takes: gpu1,user@host:2222,gpu[2-4]."""
+    items = tuple(Scalar(text=name, plain=False) for name in between_commas(names))
     hosts = Entry(key=None, value=Listing(items=items))
     return assemble(Table(entries={"hosts": hosts}), Ledger(source="-H"), Path())
 

@@ -2,97 +2,30 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-# Allow-lists, checked before anything looks a name up: a name that begins with "-" would be an
-# option to ssh, and one with shell characters would run in a `Match exec` of the user's ssh config.
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
-ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,252}\Z")
-USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\Z")
-ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-DESTINATION = re.compile(
-    r"(?:(?P<user>.+)@)?"
-    # A host with two colons or more is an IPv6 address; the first two parts hold no colon
-    # themselves, so that a long line of colons costs no more than its length.
-    r"(?:\[(?P<bracketed>[^\]]+)\]"
-    r"|(?P<host>[^:@\[\]]+|[^:@\[\]]*:[^:@\[\]]*:[^@\[\]]*))"
-    r"(?::(?P<port>[0-9]{1,9}))?\Z"
+from inventory.kinds import (
+    DESTINATION,
+    Address,
+    Argument,
+    Commands,
+    Destination,
+    Env,
+    EnvName,
+    GpuList,
+    HostName,
+    Misplaced,
+    NodeCount,
+    Port,
+    Seconds,
+    Text,
+    TorchrunArgs,
+    UserName,
+    Workers,
 )
-
-
-def _matching(pattern: re.Pattern[str], what: str) -> AfterValidator:
-    def check(value: str) -> str:
-        if not pattern.match(value):
-            raise ValueError(f"{value!r} is not {what}")
-        return value
-
-    return AfterValidator(check)
-
-
-def _seconds(value: object) -> object:
-    """Read a duration: a number of seconds, or 30s, 10m, 2h."""
-    if isinstance(value, str):
-        found = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)\s*([smh]?)", value.strip())
-        if not found:
-            raise ValueError(f"{value!r} is not a duration such as 30s, 10m or 2h")
-        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-    return value
-
-
-def _env_value(value: object) -> object:
-    """Take a number for its text, for those who build a Job in Python; files bring text alone."""
-    if isinstance(value, bool):
-        raise ValueError(  # noqa: TRY004  pydantic collects ValueErrors, and lets others through
-            'true and false are ambiguous here; put the value in quotes: "1", "true"'
-        )
-    return str(value) if isinstance(value, int | float) else value
-
-
-def _destination(value: str) -> str:
-    found = DESTINATION.match(value)
-    if not found:
-        raise ValueError(f"{value!r} is not of the form [user@]host[:port]")
-    for part, pattern, what in (
-        (found["user"], USER, "a user name"),
-        (found["bracketed"] or found["host"], ADDRESS, "a host name or address"),
-    ):
-        if part is not None and not pattern.match(part):
-            raise ValueError(f"{part!r} is not {what}")
-    if found["port"] and not 1 <= int(found["port"]) <= 65535:
-        raise ValueError(f"port {found['port']} is not between 1 and 65535")
-    return value
-
-
-HostName = Annotated[str, _matching(NAME, "a host name (letters, digits, and . _ - inside)")]
-Address = Annotated[str, _matching(ADDRESS, "a host name or address")]
-Destination = Annotated[str, AfterValidator(_destination)]
-UserName = Annotated[str, _matching(USER, "a user name")]
-Port = Annotated[int, Field(ge=1, le=65535)]
-EnvName = Annotated[str, _matching(ENV_NAME, "an environment variable's name")]
-EnvValue = Annotated[
-    str,
-    BeforeValidator(_env_value),
-    AfterValidator(lambda v: v if "\0" not in v else _refuse("an environment value holds no NUL")),
-]
-Env = dict[EnvName, EnvValue]
-Argument = Annotated[
-    str, AfterValidator(lambda v: v if "\0" not in v else _refuse("an argument holds no NUL"))
-]
-Text = Annotated[
-    str,
-    Field(min_length=1),
-    AfterValidator(lambda v: v if "\0" not in v else _refuse("a path or name holds no NUL")),
-]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Workers = Annotated[int, Field(ge=1, le=1024)] | Literal["gpu", "cpu", "auto"]
-
-
-def _refuse(why: str) -> Any:  # noqa: ANN401  a lambda's other branch: it never returns
-    raise ValueError(why)
 
 
 class Value(BaseModel):
@@ -121,24 +54,36 @@ class Host(Value):
 
     identity_file: Text | None = None
     """The private key to log in with. Default: those that ssh itself would try.
-    A file on this machine: ~ is your home, and a relative path starts at the inventory's folder."""
+    A file on this machine, relative to the inventory's folder; ~ and $VAR are filled in."""
 
     known_hosts: Text | None = None
     """The file of host keys to trust. Default: ~/.ssh/known_hosts.
-    A file on this machine: ~ is your home, and a relative path starts at the inventory's folder."""
+    A file on this machine, relative to the inventory's folder; ~ and $VAR are filled in."""
 
     ssh_config: Text | None = None
     """The ssh configuration to read; `none` reads none. Default: ~/.ssh/config.
-    A file on this machine: ~ is your home, and a relative path starts at the inventory's folder."""
+    A file on this machine, relative to the inventory's folder; ~ and $VAR are filled in."""
 
     python: Text = "python3"
-    """The interpreter on the host that has torch: a name or a path; ~ is the home there."""
+    """What has torch on the host: an interpreter, the folder of a virtual or conda environment, or
+    a conda environment's name. A name or a path; ~ is the home there."""
 
     workdir: Text | None = None
     """The folder on the host where workers start. Default: the run's own folder."""
 
+    state_dir: Text | None = None
+    """The folder on the host that holds the runs' folders. Default: ~/.ddp-orch, where ~ is the
+    home there. For homes that are read-only, full or slow."""
+
     nproc_per_node: Workers | None = None
     """Workers on this host: a number, gpu, cpu or auto. Default: one per GPU, else 1."""
+
+    gpus: GpuList | None = None
+    """The GPUs to use, as nvidia-smi numbers them. Default: all that are visible there."""
+
+    setup: Commands = ()
+    """Commands for the host's sh, a list or one text, run once before the workers start; one that
+    fails stops the start. They see the environment that the workers will have."""
 
     env: Env = {}
     """Environment of the workers on this host, over the job's own."""
@@ -166,6 +111,17 @@ class Host(Value):
         return found["user"] or self.user, found["bracketed"] or found["host"], port
 
 
+class Sync(Value):
+    model_config = ConfigDict(populate_by_name=True)  # Sync(from_="src") in Python
+
+    from_: Text = Field(default=".", alias="from")
+    """The folder to send, on this machine, relative to the inventory's folder; ~ and $VAR are
+    filled in."""
+
+    exclude: tuple[Text, ...] = Field(default=(), strict=False)
+    """What to leave out: names and patterns, as .gitignore has them."""
+
+
 class Rendezvous(Value):
     backend: Literal["c10d"] = "c10d"
     """How the nodes find each other."""
@@ -174,7 +130,7 @@ class Rendezvous(Value):
     """The port on the first host. auto: one that preflight finds free there."""
 
     timeout: Seconds = 600.0
-    """How long a node waits for the others: seconds, or 30s, 10m, 2h."""
+    """How long a node waits for the others to come. Default: 10m."""
 
 
 class Job(Value):
@@ -185,19 +141,49 @@ class Job(Value):
     module: Text | None = None
     """A module for `python -m`, in place of a script."""
 
+    command: Annotated[tuple[Argument, ...], Field(min_length=1, strict=False)] | None = None
+    """A program on the hosts that is no Python script, in place of one, with its arguments."""
+
     args: tuple[Argument, ...] = Field(default=(), strict=False)
     """The worker's arguments, passed on unchanged."""
+
+    launcher: Literal["torchrun", "accelerate", "plain"] = "torchrun"
+    """What starts the workers on a host. plain: the command itself, once per host."""
+
+    torchrun_args: TorchrunArgs = ()
+    """More options for torchrun; those that are set here already are refused."""
+
+    nnodes: NodeCount | None = None
+    """How many of the hosts take part: a number, or min:max for an elastic run. Default: all."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often torchrun may restart the workers. 0: the first that dies ends the run."""
 
+    sync: Sync | None = None
+    """A folder of this machine that is sent to the hosts before the start. Default: none."""
+
     env: Env = {}
     """Environment of every worker."""
 
+    secrets: tuple[EnvName, ...] = Field(default=(), strict=False)
+    """Variables of this machine's environment that workers get as well. Their values stand in no
+    command line and no record, and are masked on the screen."""
+
     @model_validator(mode="after")
     def _one_of(self) -> Job:
-        if self.script is not None and self.module is not None:
-            raise ValueError("give script or module, not both")
+        given = [n for n in ("script", "module", "command") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(
+                f"give {' or '.join(given)}, not {'both' if given[2:] == [] else 'all'}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _plain_starts_a_command(self) -> Job:
+        if self.launcher == "plain" and self.command is None:
+            raise Misplaced("plain runs job.command, and there is none", "launcher")
+        if self.launcher == "plain" and self.torchrun_args:
+            raise Misplaced("launcher plain starts no torchrun", "torchrun_args")
         return self
 
 
@@ -219,4 +205,24 @@ class Inventory(Value):
         twice = [n for n, count in Counter(h.name for h in self.hosts).items() if count > 1]
         if twice:
             raise ValueError(f"host names must differ; given more than once: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_hosts(self) -> Inventory:
+        least = int((self.job.nnodes or "1").partition(":")[0])
+        if least > len(self.hosts):
+            message = f"asks for {least} hosts; the inventory has {len(self.hosts)}"
+            raise Misplaced(message, "job", "nnodes")
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_have_no_other_value(self) -> Inventory:
+        if not self.job.secrets:
+            return self
+        envs = [("the job", self.job.env), *((host.name, host.env) for host in self.hosts)]
+        owners = {name: owner for owner, env in reversed(envs) for name in env}
+        for index, name in enumerate(self.job.secrets):
+            if name in owners:
+                message = f"{name} stands in the env of {owners[name]} as well; keep one of the two"
+                raise Misplaced(message, "job", "secrets", index)
         return self

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 Path = tuple[str | int, ...]
 
+MOST_SHOWN = 50
+
 PLAIN = re.compile(r"[!-~]{1,60}\Z")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,59}\Z")
 
@@ -41,7 +43,10 @@ class InventoryError(ValueError):
     """An inventory that cannot be used; all that is wrong with it, in the order of its lines."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
-        super().__init__("\n".join(map(str, problems)))
+        lines = [str(problem) for problem in problems[:MOST_SHOWN]]
+        if len(problems) > MOST_SHOWN:
+            lines.append(f"... and {len(problems) - MOST_SHOWN:,} more")
+        super().__init__("\n".join(lines))
         self.problems = problems
 
 
@@ -65,9 +70,9 @@ class Ledger:
         )
 
     def error(self) -> InventoryError:
-        return InventoryError(
-            tuple(sorted(self.problems, key=lambda p: (p.line or 0, p.column or 0)))
-        )
+        # What a range's hosts have in common was noted once for each of them.
+        once = dict.fromkeys(self.problems)
+        return InventoryError(tuple(sorted(once, key=lambda p: (p.line or 0, p.column or 0))))
 
 
 def field_name(path: Path) -> str:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
-from inventory.model import ADDRESS, DESTINATION, NAME, Host, Job, Rendezvous
-from inventory.problems import shown
+from inventory.kinds import MOST_ENTRIES, MOST_HOSTS
+from inventory.model import Host, Job, Rendezvous
+from inventory.names import entries, written_out
+from inventory.problems import MOST_SHOWN, shown
 from inventory.yamlsource import Listing, Refused, Scalar, Table, reading_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+
+    from pydantic.fields import FieldInfo
 
     from inventory.problems import Ledger, Path
     from inventory.yamlsource import Node
@@ -34,6 +39,9 @@ SECTIONS: dict[str, Collection[str]] = {
     "rendezvous": Rendezvous.model_fields,
 }
 
+ONE_OR_MORE = ("setup",)
+"""Lists that may be written as their one entry alone."""
+
 DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,99})\Z")
 
 
@@ -42,34 +50,38 @@ class Shaper:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self.written: list[int] = []
+        """For each host which entry of the list it is written in: a range is many hosts."""
 
     def model(self, node: Node, path: Path, model: type[BaseModel], fields: Collection[str]) -> Any:  # noqa: ANN401  plain data, for pydantic to judge
         """Shape the entries of a mapping that are among `fields`; the others are unknown."""
-        if _is_empty(node):
+        if _is_empty(node) and path[-1:] != ("sync",):
             return {}
         if not isinstance(node, Table):
-            return self._wrong(node, path, "a mapping")
+            # An empty `sync:` could mean the default, to send nothing, or to send this folder.
+            hint = "write {from: .}" if path[-1:] == ("sync",) else ""
+            return self._wrong(node, path, "a mapping", hint)
         data = {}
+        known = written_fields(model)
         for key, entry in node.entries.items():
             if key in fields:
-                annotation = model.model_fields[key].annotation
-                data[key] = self._value(entry.value, (*path, key), annotation)
+                data[key] = self._value(entry.value, (*path, key), known[key].annotation)
             else:
-                hint = _did_you_mean(key, path, fields)
+                # Comparing is slow; who has so many mistakes reads the first of them anyway.
+                many = len(self._ledger.problems) > MOST_SHOWN
+                hint = "" if many else _did_you_mean(key, path, fields)
                 self._ledger.note(entry.key, (*path, key), "unknown field", hint)
         return data
 
     def _value(self, node: Node, path: Path, annotation: Any) -> Any:  # noqa: ANN401
         kinds = set(_kinds(annotation))
         for kind in kinds:
-            if kind is Host:
-                return self._host(node, path)
             if get_origin(kind) is tuple:
                 return self._listing(node, path, get_args(kind)[0])
             if get_origin(kind) is dict:
                 return self._words(node, path)
             if issubclass(kind, BaseModel):
-                return self.model(node, path, kind, kind.model_fields)
+                return self.model(node, path, kind, tuple(written_fields(kind)))
         if not isinstance(node, Scalar):
             return self._wrong(node, path, "a single value")
         return self._scalar(node, path, kinds)
@@ -97,17 +109,35 @@ class Shaper:
     def _listing(self, node: Node, path: Path, item: Any) -> Any:  # noqa: ANN401
         if _is_empty(node):
             return []
+        if isinstance(node, Scalar) and path[-1] in ONE_OR_MORE:
+            return [self._word(node, path)]
         if not isinstance(node, Listing):
-            return self._wrong(node, path, "a list")
+            wanted = "text or a list" if path[-1] in ONE_OR_MORE else "a list"
+            return self._wrong(node, path, wanted, _as_list(node))
         if item is Host:
-            return [self._host(each, (*path, i)) for i, each in enumerate(node.items)]
-        return [self._word(each, (*path, i)) for i, each in enumerate(node.items)]
+            return self._hosts(node, path)
+        kinds = set(_kinds(item))
+        shape = self._word if kinds == {str} else partial(self._value, annotation=item)
+        return [shape(each, (*path, i)) for i, each in enumerate(node.items)]
+
+    def _hosts(self, node: Listing, path: Path) -> list[Any]:
+        hosts: list[Any] = []
+        for index, each in enumerate(node.items):
+            found = self._host(each, (*path, index))
+            if len(hosts) + len(found) > MOST_HOSTS:
+                self._refuse(each, (*path, index), f"{MOST_HOSTS:,} hosts are the most")
+                break
+            hosts += found
+            self.written += [index] * len(found)
+        return hosts
 
     def _words(self, node: Node, path: Path) -> Any:  # noqa: ANN401
         if _is_empty(node):
             return {}
         if not isinstance(node, Table):
             return self._wrong(node, path, "a mapping")
+        if len(node.entries) > MOST_ENTRIES:
+            return self._refuse(node, path, f"must have at most {MOST_ENTRIES} entries")
         return {key: self._word(each.value, (*path, key)) for key, each in node.entries.items()}
 
     def _word(self, node: Node, path: Path) -> Any:  # noqa: ANN401
@@ -120,46 +150,61 @@ class Shaper:
             return self._refuse(node, path, message, f'put it in quotes: "{node.text}"')
         return self._text(node, path)
 
-    def _host(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+    def _host(self, node: Node, path: Path) -> list[Any]:
+        """Return the hosts of an entry: one, or as many as its range names."""
         if isinstance(node, Scalar):
-            return self._host_from_text(node, path)
+            text = self._text(node, path)
+            if text is REFUSED:
+                return [REFUSED]
+            try:
+                return list(entries(text))
+            except ValueError as error:
+                return [self._refuse(node, path, str(error))]
         if not isinstance(node, Table):
-            return self._wrong(node, path, "a name or a mapping")
+            return [self._wrong(node, path, "a name or a mapping")]
         data = self.model(node, path, Host, Host.model_fields)
-        name = data.get("name")
-        if isinstance(name, str) and "[" in name:
-            data["name"] = self._range(node.entries["name"].value, (*path, "name"), name)
-        return data
+        return self._written_out(node, path, data)
 
-    def _host_from_text(self, node: Scalar, path: Path) -> Any:  # noqa: ANN401
-        """Read `name` or `[user@]host[:port]` as the mapping that it is short for."""
-        text = self._text(node, path)
-        if text is REFUSED:
-            return REFUSED
-        parts = DESTINATION.match(text)
-        if not parts and "[" in text:
-            return self._range(node, path, text)
-        if not parts:
-            message = f"{shown(text)} is not of the form [user@]host[:port]"
-            return self._refuse(node, path, message)
-        name = parts["bracketed"] or parts["host"]
-        if ADDRESS.match(name) and not NAME.match(name):
-            hint = f"write {{name: ..., ssh: {text!a}}}"
-            return self._refuse(node, path, f"{name} cannot be the name of a host", hint)
-        return {"name": name} if name == text else {"name": name, "ssh": text}
+    def _written_out(self, node: Table, path: Path, data: dict[str, Any]) -> list[Any]:
+        """Write a mapping's ranges out: `name` says how many hosts, `ssh` and `addr` go along."""
+        told = {
+            field: self._range(node, path, field, data[field])
+            for field in ("name", "ssh", "addr")
+            if isinstance(data.get(field), str)
+        }
+        names = told.get("name")
+        count = len(names or [""])
+        for field, texts in told.items():
+            if len(texts) == count:
+                continue
+            data[field] = REFUSED
+            if texts and names:
+                message = f"is {_count(len(texts), 'place')} for {_count(count, 'host')}"
+                hint = "a range in name and one here pair up when they are as long"
+                self._refuse(node.entries[field].value, (*path, field), message, hint)
+        paired = {field: texts for field, texts in told.items() if len(texts) == count}
+        return [{**data, **{f: texts[i] for f, texts in paired.items()}} for i in range(count)]
 
-    def _range(self, node: Node, path: Path, text: str) -> object:
-        message = f"{shown(text)} looks like a range; there are no ranges yet"
-        return self._refuse(node, path, message, "write the hosts out, one by one")
+    def _range(self, node: Table, path: Path, field: str, text: str) -> list[str]:
+        try:
+            return written_out(text)
+        except ValueError as error:
+            self._refuse(node.entries[field].value, (*path, field), str(error))
+            return []
 
-    def _wrong(self, node: Node, path: Path, wanted: str) -> object:
+    def _wrong(self, node: Node, path: Path, wanted: str, hint: str = "") -> object:
         if isinstance(node, Refused):
             return REFUSED
-        return self._refuse(node, path, f"must be {wanted}, found {describe(node)}")
+        return self._refuse(node, path, f"must be {wanted}, found {describe(node)}", hint)
 
     def _refuse(self, node: Node, path: Path, message: str, hint: str = "") -> object:
         self._ledger.note(node.mark, path, message, hint)
         return REFUSED
+
+
+def written_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return a model's fields by the keys that they have in a file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def describe(node: Node) -> str:
@@ -187,6 +232,17 @@ def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  what typing makes
     else:
         for part in get_args(annotation):
             yield from _kinds(part)
+
+
+def _as_list(node: Node) -> str:
+    if not isinstance(node, Scalar):
+        return ""
+    plain = re.fullmatch(r"[A-Za-z0-9_ ./=+-]{1,60}", node.text)
+    return f"write [{', '.join(node.text.split())}]" if plain else "- and an entry on each line"
+
+
+def _count(number: int, what: str) -> str:
+    return f"one {what}" if number == 1 else f"{number} {what}s"
 
 
 def _is_empty(node: Node) -> bool:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 MAX_DEPTH = 32
+MAX_VALUES = 50_000
+"""Keys count too. It takes seconds to read so many, and a thousand hosts need fewer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,18 +74,20 @@ def read_tree(text: str, ledger: Ledger) -> Node:
     return _Reader(_events(text, ledger), ledger).document()
 
 
+_RESOLVER = yaml.SafeLoader("")
+
+
 @lru_cache(maxsize=1024)
 def reading_of(text: str) -> tuple[str, str]:
     """Return what YAML 1.1 makes of a plain scalar: its kind (int, bool, null...) and value."""
     if len(text) > 100:
         return "str", text  # no number that anyone means; Python's int() has limits of its own
-    loader = yaml.SafeLoader("")
-    tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    tag: str = _RESOLVER.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     kind = tag.rpartition(":")[2]
     if kind not in ("int", "bool"):
         return kind, text
     try:
-        value = loader.construct_object(yaml.ScalarNode(tag, text))
+        value = yaml.SafeLoader("").construct_object(yaml.ScalarNode(tag, text))
     except ValueError:  # "0b_" looks like a number to YAML 1.1, and is none
         return kind, "a number"
     return kind, str(value).lower()
@@ -113,7 +117,7 @@ def _broken(ledger: Ledger, mark: Mark, message: str) -> InventoryError:
     hint = ""
     if "'\\t'" in message:
         hint = "indent with spaces, not tabs"
-    elif "cannot start any token" in message or "an alias" in message:
+    elif any(sign in message for sign in ("cannot start any token", "an alias", "but got '['")):
         hint = "put the text in quotes"
     alone = Ledger(source=ledger.source)
     alone.note(mark, (), " ".join(message.split()), hint)
@@ -131,6 +135,7 @@ class _Reader:
     def __init__(self, events: Iterator[yaml.Event], ledger: Ledger) -> None:
         self._events = events
         self._ledger = ledger
+        self._values = 0
 
     def document(self) -> Node:
         next(self._events)  # the stream's start
@@ -149,6 +154,9 @@ class _Reader:
         mark = _mark(event.start_mark)
         if depth > MAX_DEPTH:
             raise _broken(self._ledger, mark, f"nested more than {MAX_DEPTH} deep")
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise _broken(self._ledger, mark, f"holds more than {MAX_VALUES:,} values")
         if isinstance(event, AliasEvent):
             self._ledger.note(
                 mark, path, f"the alias *{shown(event.anchor or '')} is refused", "write it out"

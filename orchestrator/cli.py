@@ -34,13 +34,27 @@ _after_dashes: list[str] | None = None
 
 InventoryPath = Annotated[
     str | None,
-    typer.Argument(metavar="INVENTORY", help="The inventory file.  [default: $DDP_ORCH_INVENTORY]"),
+    typer.Argument(
+        metavar="INVENTORY", help="The inventory, or a hostfile.  [default: $DDP_ORCH_INVENTORY]"
+    ),
 ]
 HostsOption = Annotated[
     list[str] | None,
     typer.Option(
         "-H", "--hosts", metavar="HOSTS", help="Hosts, with commas between, in place of a file."
     ),
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="HOSTS",
+        help="Only these: gpu1,gpu[3-4]; or only some of a host's GPUs: gpu1:0,2.",
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="HOSTS", help="All but these, written in the same way."),
 ]
 SkipOption = Annotated[
     list[str] | None,
@@ -83,6 +97,8 @@ QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No table while
 def up(
     inventory: InventoryPath = None,
     hosts: HostsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     name: Annotated[
         str | None, typer.Option("-n", "--name", help="A name for the run; default: one is found.")
     ] = None,
@@ -102,7 +118,7 @@ def up(
     """
     from orchestrator import program, run, screen, store
 
-    found = _inventory(inventory, hosts)
+    found = _inventory(inventory, hosts, include, exclude)
     options = _options(name, max_restarts, env, skip_check, accept_new_host_keys)
     what = program.program_for(found, _after_dashes or [], module)
     if dry_run:
@@ -122,6 +138,8 @@ def up(
 def check(
     inventory: InventoryPath = None,
     hosts: HostsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     skip_check: SkipOption = None,
     accept_new_host_keys: AcceptOption = False,
     output: OutputOption = "table",
@@ -132,7 +150,7 @@ def check(
     from orchestrator import run, screen
 
     _refuse_words()
-    found = _inventory(inventory, hosts)
+    found = _inventory(inventory, hosts, include, exclude)
     options = _options(None, None, None, skip_check, accept_new_host_keys)
     shown = _output(output, screen.Screen(verbose=verbose, quiet=quiet), screen.JsonVerdicts())
     raise typer.Exit(run.check(found, options, [shown]))
@@ -142,6 +160,8 @@ def check(
 def plan(
     inventory: InventoryPath = None,
     hosts: HostsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     module: ModuleOption = None,
     max_restarts: RestartsOption = None,
     env: EnvOption = None,
@@ -149,7 +169,7 @@ def plan(
     """Show the ranks and each host's command; touch no host."""
     from orchestrator import program, run, screen
 
-    found = _inventory(inventory, hosts)
+    found = _inventory(inventory, hosts, include, exclude)
     options = _options(None, max_restarts, env, None, False)
     what = program.program_for(found, _after_dashes or [], module)
     screen.show_plan(run.plan(found, what, options))
@@ -159,6 +179,8 @@ def plan(
 def exec_(
     inventory: InventoryPath = None,
     hosts: HostsOption = None,
+    include: IncludeOption = None,
+    exclude: ExcludeOption = None,
     env: EnvOption = None,
     accept_new_host_keys: AcceptOption = False,
 ) -> None:
@@ -171,7 +193,7 @@ def exec_(
 
     if not _after_dashes:
         raise UsageError("no command", hint="ddp-orch exec inventory.yaml -- COMMAND")
-    found = _inventory(inventory, hosts)
+    found = _inventory(inventory, hosts, include, exclude)
     options = _options(None, None, env, None, accept_new_host_keys)
     shown = screen.Screen()
     try:
@@ -207,7 +229,48 @@ def demo(
     raise typer.Exit(code)
 
 
-def _inventory(path: str | None, hosts: list[str] | None) -> Inventory:
+@app.command()
+def schema(
+    path: Annotated[
+        str | None, typer.Argument(metavar="FILE.json", help="Where to write it; default: stdout.")
+    ] = None,
+    fields: Annotated[
+        bool, typer.Option("--fields", help="Print the fields as Markdown tables instead.")
+    ] = False,
+) -> None:
+    """Write a JSON Schema of inventories, for editors.
+
+    ddp-orch schema inventory.schema.json, and as the inventory's first line:
+    # yaml-language-server: $schema=inventory.schema.json
+    """
+    from pathlib import Path
+
+    from inventory.fields import field_tables
+    from inventory.schema import schema_text
+    from orchestrator import screen
+
+    _refuse_words()
+    if path is None or fields:
+        screen.show_text(field_tables() if fields else schema_text())
+        return
+    # Who takes it for a check of inventory.yaml must not lose that file.
+    if Path(path).suffix != ".json":
+        hint = "ddp-orch schema inventory.schema.json; ddp-orch plan reads an inventory"
+        raise UsageError(f"{path} would be written, and does not end in .json", hint=hint)
+    try:
+        Path(path).write_text(schema_text() + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise UsageError(f"{path} cannot be written: {why}") from None
+
+
+def _inventory(
+    path: str | None,
+    hosts: list[str] | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+) -> Inventory:
+    from inventory.choose import choose
     from inventory.load import InventoryError, from_names, load
 
     # Not typer's envvar: that one could not be told from a path beside -H.
@@ -218,7 +281,8 @@ def _inventory(path: str | None, hosts: list[str] | None) -> Inventory:
         verb = f"ddp-orch {sys.argv[1]}"
         raise UsageError(what, hint=f"{verb} inventory.yaml, or {verb} -H gpu1,gpu2")
     try:
-        return load(path) if path is not None else from_names(",".join(hosts or ()))
+        found = load(path) if path is not None else from_names(",".join(hosts or ()))
+        return choose(found, include or (), exclude or ())
     except InventoryError as error:
         raise UsageError(str(error)) from None
 

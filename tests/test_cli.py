@@ -300,3 +300,70 @@ def test_hosts_may_be_given_more_than_once(ddp):
 @pytest.mark.parametrize("option", [["--env", "SCRIPT=a.py"], ["-m", "pkg.py"]])
 def test_an_options_value_is_not_taken_for_a_script(ddp, option):
     assert ddp("plan", "-H", "gpu1", *option).code == 0
+
+
+# --- which hosts, and the schema ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts"),
+    [
+        (["-H", "gpu[1-3]"], ["gpu1", "gpu2", "gpu3"]),
+        (["-H", "gpu[1-2],x", "-H", "y"], ["gpu1", "gpu2", "x", "y"]),
+        (["hostfile"], ["worker-1", "worker-2"]),
+        (["inv.yaml", "--include", "gpu2"], ["gpu2"]),
+        (["inv.yaml", "--include", "gpu2", "--include", "gpu1"], ["gpu1", "gpu2"]),
+        (["inv.yaml", "--exclude", "gpu1"], ["gpu2"]),
+        (["hostfile", "--include", "worker-2:0,1"], ["worker-2"]),
+    ],
+)
+def test_which_hosts(ddp, tmp_path, words, hosts):
+    (tmp_path / "hostfile").write_text("worker-1 slots=4\nworker-2 slots=4\n")
+    ran = ddp("plan", *words)
+    assert (ran.code, ran.err) == (0, "")
+    rows = ran.out.partition("\n#")[0].splitlines()[1:]
+    assert [row.split()[1] for row in rows if row] == hosts
+    if "worker-2:0,1" in words:
+        assert "--nproc-per-node 2" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("verb", "option"),
+    [
+        ("up", "--include"),
+        ("check", "--exclude"),
+        ("plan", "--include"),
+        ("exec", "--exclude"),
+    ],
+)
+def test_hosts_that_are_not_there(ddp, tmp_path, verb, option):
+    ran = ddp(verb, "inv.yaml", option, "worker", *(["--", "x"] if verb == "exec" else []))
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == f"ddp-orch: {option}: no host is called worker (there are: gpu1, gpu2)\n"
+    assert not (tmp_path / "state").exists()
+
+
+def test_schema(ddp, tmp_path):
+    shown = ddp("schema")
+    assert (shown.code, shown.err) == (0, "")
+    assert "hosts" in json.loads(shown.out)["properties"]
+    written = ddp("schema", "inventory.schema.json")
+    assert (written.code, written.out, written.err) == (0, "", "")
+    assert (tmp_path / "inventory.schema.json").read_text() == shown.out
+    assert ddp("schema", "--fields").out.startswith("An inventory:\n")
+
+
+def test_schema_writes_over_no_inventory(ddp, tmp_path):
+    ran = ddp("schema", "inv.yaml")
+    assert two_lines(ran)[0] == "ddp-orch: inv.yaml would be written, and does not end in .json"
+    assert ran.code == 2
+    assert (tmp_path / "inv.yaml").read_text() == "hosts: [gpu1, gpu2]\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("no/folder.json", "No such file or directory"), ("x" * 300 + ".json", "File name too long")],
+)
+def test_schema_that_cannot_be_written(ddp, path, why):
+    ran = ddp("schema", path)
+    assert (ran.code, ran.out, ran.err) == (2, "", f"ddp-orch: {path} cannot be written: {why}\n")

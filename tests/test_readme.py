@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from inventory.fields import field_tables
 from inventory.load import load_text
 from orchestrator import errors
 
@@ -32,10 +33,18 @@ def test_the_help_is_the_programs_own() -> None:
 
 
 def test_the_inventory_is_one() -> None:
-    (text,) = blocks("yaml")
+    text, ranges = blocks("yaml")
+    assert len(load_text(ranges, "README.yaml").hosts) == 11
     inventory = load_text(text, "README.md")
     assert [host.name for host in inventory.hosts] == ["gpu1", "gpu2", "gpu3"]
     assert inventory.hosts[1].destination == ("ubuntu", "203.0.113.8", 2222)
+
+
+def test_the_fields_are_those_of_the_models() -> None:
+    _, after = README.split("by a test -->\n\n")
+    shown, _ = after.split("\n\n<!-- end of fields -->")
+    assert shown == field_tables()
+    assert ddp_orch("schema", "--fields").stdout == shown + "\n"
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"ddp-orch ([a-z]+)\b", README))))
