@@ -296,7 +296,7 @@ def _options(
 ) -> Options:
     import re
 
-    from orchestrator import checks, run
+    from orchestrator import checks, run, screen
 
     # Here, before there is a record of the run: a typing error leaves nothing behind.
     if unknown := sorted(set(skip or ()) - set(checks.SKIPPABLE)):
@@ -322,6 +322,7 @@ def _options(
         max_restarts=max_restarts,
         env=given,
         name=name,
+        ask=screen.asker(),
     )
 
 

@@ -66,11 +66,17 @@ class Joined:
 
 class Fleet:
     def __init__(
-        self, make_hosts: Callable[[Callable[[str, DdpOrchError], None]], Sequence[Host]]
+        self,
+        make_hosts: Callable[[Callable[[str, DdpOrchError], None]], Sequence[Host]],
+        meanwhile: Callable[[], None] = lambda: None,
+        close_last: Callable[[], None] = lambda: None,
     ) -> None:
+        """`meanwhile` is what the thread that connects has to do while it waits."""
+        self._meanwhile = meanwhile
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE)
         self._closed = threading.Event()
+        self._close_last = close_last  # what the hosts share: gateways
         self.hosts = {host.name: host for host in make_hosts(self._lost)}
         self.joined: frozenset[str] = frozenset()
 
@@ -113,6 +119,7 @@ class Fleet:
                 elif due is not None and time.monotonic() > due:
                     results[name] = host.abort()  # over what its thread says as a consequence
                     del waiting[name]
+            self._meanwhile()
             time.sleep(0.02)
         return {name: results[name] for name in self.hosts}
 
@@ -170,6 +177,7 @@ class Fleet:
         end = time.monotonic() + 10
         for thread in threads:
             thread.join(max(0.0, end - time.monotonic()))
+        self._close_last()
 
     def _lost(self, host: str, error: DdpOrchError) -> None:
         self._queue.put(Lost(host, error))

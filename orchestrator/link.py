@@ -68,6 +68,7 @@ class Link:
         self._on_lost = on_lost
         self._pipe: Pipe | None = None
         self._ending: Callable[[], tuple[int | None, str]] = lambda: (None, "")
+        self._why_lost: Callable[[], LinkLost | None] = lambda: None
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
         self._beats: dict[int, float] = {}
@@ -87,10 +88,19 @@ class Link:
         self._loaded.update(modules, boot.in_order(["agent"]))
         return boot.command_line([self._head(call, args) for call, args in first], modules)
 
-    def start(self, pipe: Pipe, ending: Callable[[], tuple[int | None, str]]) -> None:
-        """Begin to read. `ending` tells, once the pipe has ended, exit code and stderr."""
+    def start(
+        self,
+        pipe: Pipe,
+        ending: Callable[[], tuple[int | None, str]],
+        why_lost: Callable[[], LinkLost | None] = lambda: None,
+    ) -> None:
+        """Begin to read. `ending` tells, once the pipe has ended, exit code and stderr.
+
+        `why_lost` may know better than we why it ended.
+        """
         self._pipe = pipe
         self._ending = ending
+        self._why_lost = why_lost
         self._reader = threading.Thread(target=self._read, name=f"link {self.host}", daemon=True)
         self._reader.start()
         threading.Thread(target=self._write, name=f"to {self.host}", daemon=True).start()
@@ -249,8 +259,13 @@ class Link:
     def _end(self, how: str) -> None:
         how = self._given_up or how
         self._outbox.put(None)
-        if self._hello.done():
-            error: DdpOrchError = LinkLost(how, check="ssh.reach", host=self.host)
+        lost = None if self._closing or self._given_up else self._why_lost()
+        if lost and not self._hello.done():
+            self._hello.set_exception(lost)
+        if lost:
+            error: DdpOrchError = lost
+        elif self._hello.done():
+            error = LinkLost(how, check="ssh.reach", host=self.host)
         else:
             error = boot_failure(self.host, *self._ending(), self.noise)
             self._hello.set_exception(error)

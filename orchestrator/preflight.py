@@ -12,10 +12,11 @@ from orchestrator.node import probe
 from orchestrator.plan import candidates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from inventory.model import Host, Inventory
+    from inventory.model import Inventory
     from orchestrator.fleet import Fleet, Joined
+    from orchestrator.host.protocol import Host
 
 FACTS_SECONDS = 30.0
 PROBE_SECONDS = 15.0
@@ -23,11 +24,9 @@ PROBE_SECONDS = 15.0
 MOST_CANDIDATES = 8
 
 
-def gather(
-    fleet: Fleet, inventory: Inventory, token: str, address_of: Callable[[Host], str]
-) -> ClusterFacts:
+def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
     """Connect to everyone and find out. `token` proves to who dials that it reached this run."""
-    pings = Pings({host.name: address_of(host) for host in inventory.hosts})
+    pings = Pings(fleet.hosts)
     python = {host.name: host.python for host in inventory.hosts}
     joined = fleet.connect(lambda name: [("facts.gather", {"python": python[name]})])
     calls = {name: got.calls[0] for name, got in joined.items() if not isinstance(got, HostError)}
@@ -102,17 +101,19 @@ def _dialled(answers: Mapping[str, Any], addresses: list[str]) -> dict[str, tupl
 class Pings:
     """Pings from this machine, under way while the connections are made."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
-        self._results: dict[str, float | str | None] = dict.fromkeys(addresses, "no answer in time")
+    def __init__(self, hosts: Mapping[str, Host]) -> None:
+        self._results: dict[str, float | str | None] = dict.fromkeys(hosts, "no answer in time")
         self._threads = [
-            threading.Thread(target=self._one, args=item, daemon=True) for item in addresses.items()
+            threading.Thread(target=self._one, args=item, daemon=True) for item in hosts.items()
         ]
         for thread in self._threads:
             thread.start()
 
-    def _one(self, name: str, address: str) -> None:
+    def _one(self, name: str, host: Host) -> None:
         try:
-            self._results[name] = probe.ping(address)
+            self._results[name] = probe.ping(host.ping_address())
+        except HostError as error:
+            self._results[name] = error.message
         except OSError as error:
             self._results[name] = error.strerror or str(error)
 

@@ -12,19 +12,19 @@ from orchestrator.conductor import Conductor, Emitter, Interrupts
 from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import Checked, Connected, Connecting, HostFailed, Planned, Verdict, Warned
 from orchestrator.fleet import Arrived, Finished, Fleet, Lost
-from orchestrator.host.connect import Doors
+from orchestrator.host.connect import all_doors
 from orchestrator.host.ssh import SshHost
-from orchestrator.host.trust import KnownHosts
 from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from inventory.model import Host, Inventory
+    from inventory.model import Inventory
     from orchestrator.conductor import Sink
     from orchestrator.errors import DdpOrchError
     from orchestrator.facts import ClusterFacts
+    from orchestrator.host.connect import Doors
     from orchestrator.plan import Program, RunPlan
 
 
@@ -37,6 +37,8 @@ class Options:
     max_restarts: int | None = None
     env: dict[str, str] = field(default_factory=dict)
     name: str | None = None
+    ask: Callable[[str], str] | None = None
+    """Asks the person at the terminal for what must not be seen; None: there is nobody to ask."""
 
 
 # ---- verbs ----
@@ -48,9 +50,10 @@ def plan(inventory: Inventory, program: Program, options: Options) -> RunPlan:
 
 
 def check(inventory: Inventory, options: Options, sinks: Sequence[Sink]) -> int:
-    fleet = _fleet(inventory, options)
+    doors = _doors(options)
+    fleet = _fleet(inventory, doors)
     try:
-        verdicts, _ = _preflight(fleet, inventory, options, Emitter(sinks))
+        verdicts, _ = _preflight(fleet, doors, inventory, options, Emitter(sinks))
         return _exit_code(verdicts)
     finally:
         fleet.close()
@@ -70,9 +73,10 @@ def up(
     """
     code = files_to_ship(program)
     emit = Emitter(sinks)
-    fleet = _fleet(inventory, options)
+    doors = _doors(options)
+    fleet = _fleet(inventory, doors)
     try:
-        verdicts, cluster = _preflight(fleet, inventory, options, emit)
+        verdicts, cluster = _preflight(fleet, doors, inventory, options, emit)
         if failed := _exit_code(verdicts):
             return failed
         planned = _make_plan(inventory, program, options, name, secrets.token_hex(8), cluster)
@@ -99,7 +103,8 @@ def exec_(
     on_failure: Callable[[DdpOrchError], None],
 ) -> int:
     """Run one command on all hosts at once; the exit code is the worst host's."""
-    fleet = _fleet(inventory, options)
+    doors = _doors(options)
+    fleet = _fleet(inventory, doors)
     codes: dict[str, int] = {}
     # One word is a line for the shell there; several are the words of a command.
     words = argv if len(argv) > 1 else ["/bin/sh", "-c", argv[0]]
@@ -108,6 +113,8 @@ def exec_(
             if isinstance(got, HostError):
                 on_failure(got)
                 codes[host] = errors.HOST
+        for warning in doors.known.warnings:
+            on_failure(errors.DdpOrchError(warning))
         env = {host.name: inventory.job.env | host.env | options.env for host in inventory.hosts}
         cwd = {host.name: host.workdir for host in inventory.hosts}
         for host in fleet.hosts:
@@ -136,16 +143,25 @@ def exec_(
 # ---- steps ----
 
 
-def _fleet(inventory: Inventory, options: Options) -> Fleet:
-    doors = Doors(known=KnownHosts(accept_new=options.accept_new_host_keys))
-    return Fleet(lambda on_lost: [SshHost(host, doors, on_lost) for host in inventory.hosts])
+def _doors(options: Options) -> Doors:
+    return all_doors(accept_new=options.accept_new_host_keys, ask=options.ask)
+
+
+def _fleet(inventory: Inventory, doors: Doors) -> Fleet:
+    return Fleet(
+        lambda on_lost: [SshHost(host, doors, on_lost) for host in inventory.hosts],
+        meanwhile=doors.questions.answer,
+        close_last=doors.gateways.close,
+    )
 
 
 def _preflight(
-    fleet: Fleet, inventory: Inventory, options: Options, emit: Emitter
+    fleet: Fleet, doors: Doors, inventory: Inventory, options: Options, emit: Emitter
 ) -> tuple[tuple[Verdict, ...], ClusterFacts]:
     emit(Connecting(hosts=tuple(host.name for host in inventory.hosts)))
-    cluster = preflight.gather(fleet, inventory, secrets.token_hex(16), _address)
+    cluster = preflight.gather(fleet, inventory, secrets.token_hex(16))
+    for warning in doors.known.warnings:
+        emit(Warned(message=warning))
     for host, ssh in cluster.ssh.items():
         if ssh.check:
             emit(HostFailed(host=host, check=ssh.check, message=ssh.message, hint=ssh.hint))
@@ -154,11 +170,6 @@ def _preflight(
     verdicts = checks.judge(cluster, options.skip)
     emit(Checked(verdicts=verdicts, hosts=cluster.hosts))
     return verdicts, cluster
-
-
-def _address(host: Host) -> str:
-    """Where a ping goes: what stands in the inventory; ssh's own aliases are ssh's business."""
-    return host.destination[1]
 
 
 def _exit_code(verdicts: tuple[Verdict, ...]) -> int:

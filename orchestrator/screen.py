@@ -6,6 +6,7 @@ The only place that writes. Log lines go the short way, without rich: they are m
 from __future__ import annotations
 
 import errno
+import getpass
 import json
 import os
 import sys
@@ -43,7 +44,7 @@ from orchestrator.lines import LineCutter, safe
 from orchestrator.state import signal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from orchestrator.errors import DdpOrchError
     from orchestrator.plan import RunPlan
@@ -138,21 +139,15 @@ class Screen:
         failed = [v for v in event.verdicts if v.status == "fail"]
         if not self._quiet or failed:
             self._console.print(verdict_table(event))
-        for verdict in event.verdicts:
-            if verdict.status in ("fail", "warn") or (
-                self._verbose and verdict.status in ("info", "unknown", "skip")
-            ):
-                self._verdict(verdict)
+        told = ("fail", "warn", *(("info", "unknown", "skip") if self._verbose else ()))
+        for verdict, hosts in folded(v for v in event.verdicts if v.status in told):
+            self._verdict(verdict, hosts)
         counts = Counter(v.status for v in event.verdicts)
         listed = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
         self._say(f"checks: {listed}", "bold red" if failed else None)
 
-    def _verdict(self, verdict: Verdict) -> None:
-        where = (
-            f"{verdict.host}: "
-            if verdict.host and not verdict.message.startswith(verdict.host)
-            else ""
-        )
+    def _verdict(self, verdict: Verdict, hosts: str) -> None:
+        where = f"{hosts}: " if hosts and not verdict.message.startswith(hosts) else ""
         self._say(
             f"{MARKS[verdict.status]} {verdict.id}  {where}{verdict.message}",
             STYLES.get(verdict.status),
@@ -305,6 +300,16 @@ class JsonVerdicts:
         sys.stdout.flush()
 
 
+def folded(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, str]]:
+    """Return what is the same on many hosts once, with their names."""
+    found: dict[tuple[str, str, str, str | None], tuple[Verdict, list[str]]] = {}
+    for verdict in verdicts:
+        shown = (verdict.status, verdict.id, verdict.message, verdict.hint)
+        _, hosts = found.setdefault(shown, (verdict, []))
+        hosts.extend([verdict.host] if verdict.host else [])
+    return ((verdict, ", ".join(hosts)) for verdict, hosts in found.values())
+
+
 def verdict_table(event: Checked) -> Table:
     """A line per host; in each column the worst that the checks behind it say."""
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -354,6 +359,27 @@ def show_error(error: DdpOrchError) -> None:
 
 def show_lines(lines: Sequence[str]) -> None:
     sys.stderr.write("".join(safe(line, colours=False) + "\n" for line in lines))
+
+
+def asker() -> Callable[[str], str] | None:
+    """Return who asks the person at the terminal for a passphrase; None where there is none.
+
+    What is written goes to the terminal itself: stdout may be a file, or JSON for a program.
+    """
+    try:
+        # In the background a question would only stop the program.
+        there = sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return None
+    return _asked if there else None
+
+
+def _asked(prompt: str) -> str:
+    try:
+        return getpass.getpass(safe(prompt, colours=False))
+    except KeyboardInterrupt:
+        show_lines([""])  # what is said next is not to stand behind the prompt
+        raise
 
 
 def console(stream: TextIO, *, colour: bool) -> _Console:

@@ -144,6 +144,20 @@ def test_even_a_bug_of_ours_does_not_hide_the_other_hosts(fleet, hosts):
     assert isinstance(got["b"], Joined)
 
 
+def test_who_connects_does_something_meanwhile():
+    """Hosts may wait for what only the main thread can do, such as ask a person."""
+    done = threading.Event()
+    host = FakeHost("a", lambda *_: None)
+    host.opening = lambda: assert_soon(done)
+    waiting = Fleet(lambda _: [host], meanwhile=done.set)
+    assert isinstance(waiting.connect(lambda _: [])["a"], Joined)
+    waiting.close()
+
+
+def assert_soon(event: threading.Event) -> None:
+    assert event.wait(SOON)
+
+
 # --- asking -------------------------------------------------------------------------------------
 
 
@@ -244,3 +258,15 @@ def test_a_full_queue_does_not_hold_the_closing_back(fleet, hosts):
     hosts["a"].close = lambda: writer.join(SOON)
     fleet.close()
     assert not writer.is_alive()
+
+
+def test_what_the_hosts_share_is_closed_after_them(hosts):
+    seen: list[list[int]] = []
+
+    def make(on_lost: Callable[[str, DdpOrchError], None]) -> Sequence[Host]:
+        hosts.update({name: FakeHost(name, on_lost) for name in ("a", "b")})
+        return list(hosts.values())
+
+    made = Fleet(make, close_last=lambda: seen.append([h.closed for h in hosts.values()]))
+    made.close()
+    assert seen == [[1, 1]]

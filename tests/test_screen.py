@@ -266,6 +266,29 @@ def test_findings(out):
     assert text == FINDINGS
 
 
+def test_the_same_of_many_hosts_is_said_once(out):
+    text = shown(
+        out,
+        checked(
+            *(verdict("ssh.auth", h, "takes no keys", "fail", hint="ask") for h in ("a", "b", "c")),
+            verdict("ssh.auth", "d", "takes no keys", "fail", hint="another"),
+        ),
+    )
+    said = text.splitlines()
+    assert said[-5:-1] == [
+        "FAIL ssh.auth  a, b, c: takes no keys",
+        "   -> ask",
+        "FAIL ssh.auth  d: takes no keys",
+        "   -> another",
+    ]
+    assert said[-1] == "checks: 4 fail, 8 pass"
+
+
+def test_nobody_is_asked_where_nobody_is(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("a secret\n"))
+    assert screen.asker() is None
+
+
 def test_quiet_while_all_is_well(out):
     assert shown(out, checked(), quiet=True) == "checks: 8 pass\n"
 
@@ -461,7 +484,7 @@ def test_a_plan_is_one_line_per_host_to_copy(out):
         inventory,
         Program(target="/t.py", args=args),
         name="r",
-        token="t",  # noqa: S106  no secret
+        token="t",
         max_restarts=0,
         env={},
     )
@@ -475,3 +498,17 @@ def test_a_plan_is_one_line_per_host_to_copy(out):
     assert [line for line in lines if line.startswith("#")] == ["# gpu1", "# gpu2"]
     commands = [line for line in lines if line.startswith("cd ")]
     assert [line.endswith(f"/t.py -- '{NASTY}' {'x' * 300}") for line in commands] == [True, True]
+
+
+def test_all_hosts_behind_a_gateway_that_failed_are_one_line(out):
+    lost = "its gateway gate: no answer"
+    jump = [verdict("ssh.jump", f"gpu{n}", lost, "fail", hint="look") for n in (1, 2, 3)]
+    own = [verdict("ssh.reach", f"gpu{n}", "no answer", "fail") for n in (4, 5)]
+    other = verdict("ssh.jump", "gpu6", "its gateway other: no answer", "fail")
+    names = tuple(f"gpu{n}" for n in range(1, 7))
+    text = shown(out, Checked(verdicts=(*jump, *own, other), hosts=names))
+    assert f"ssh.jump  gpu1, gpu2, gpu3: {lost}\n" in text
+    assert text.count("-> look") == 1
+    assert "ssh.reach  gpu4, gpu5: no answer\n" in text
+    assert "ssh.jump  gpu6: its gateway other" in text
+    assert "6 fail" in text

@@ -19,7 +19,8 @@ def _connection(cluster: ClusterFacts) -> Iterator[Verdict]:
         if state is None:
             yield Verdict(id="ssh.reach", status="unknown", host=host, message="not tried")
         elif state.check:
-            # The id says at which stage: ssh.name, .reach, .banner, .hostkey, .auth, .agent
+            # The id says at which stage: ssh.config, .jump, .name, .reach, .banner, .hostkey,
+            # .auth, .agent
             yield Verdict(
                 id=state.check, status="fail", host=host, message=state.message, hint=state.hint
             )

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, TypeVar
 
 import fabric
 import paramiko
 
 from orchestrator.errors import HostError
-from orchestrator.host.route import REACH, dial
-from orchestrator.host.trust import CheckedKey, known_name
+from orchestrator.host.gateways import Gateways
+from orchestrator.host.keyring import Keyring
+from orchestrator.host.login import LOGIN, Login
+from orchestrator.host.proxy import ProxySocket
+from orchestrator.host.questions import Questions
+from orchestrator.host.route import dial
+from orchestrator.host.transport import Transport
+from orchestrator.host.trust import CheckedKey, KnownHosts
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
+    from orchestrator.host.protocol import Watch
     from orchestrator.host.target import Target
-    from orchestrator.host.trust import KnownHosts
 
 # What each stage may take, in seconds.
-BANNER, LOGIN, CHANNEL = 10.0, 15.0, 25.0
+BANNER, CHANNEL = 10.0, 25.0
+# sshd drops connections at random when too many log in at once (MaxStartups 10:30:100).
+TRIES = 4
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,13 +40,19 @@ class Doors:
     """What all connections share: keys are loaded and files parsed once, gateways opened once."""
 
     known: KnownHosts
+    keyring: Keyring
+    questions: Questions
+    gateways: Gateways = field(default_factory=Gateways)
 
 
-class Watch(Protocol):
-    """Who waits for a connection: told of each stage, handed what to close to make it end."""
-
-    def enter(self, stage: str, seconds: float) -> None: ...
-    def hold(self, closable: socket.socket | fabric.Connection) -> None: ...
+def all_doors(*, accept_new: bool, ask: Callable[[str], str] | None = None) -> Doors:
+    """`ask` puts a question to the person at the terminal, where there is one."""
+    questions = Questions(ask)
+    return Doors(
+        known=KnownHosts(accept_new=accept_new),
+        keyring=Keyring(questions.ask),
+        questions=questions,
+    )
 
 
 class DroppedEarly(Exception):
@@ -46,13 +63,39 @@ class DroppedEarly(Exception):
         self.error = error
 
 
+def persistently(attempt: Callable[[], T], given_up: Callable[[], bool] = lambda: False) -> T:
+    """Try again, at random times, where sshd hung up before it spoke."""
+    for number in range(TRIES):
+        try:
+            return attempt()
+        except DroppedEarly as error:
+            if number == TRIES - 1 or given_up():
+                raise error.error from None
+            time.sleep(random.uniform(0.2, 1.0) * (number + 1))  # noqa: S311  spreads the load
+    raise AssertionError("not reached")
+
+
+def way_to(target: Target, doors: Doors, watch: Watch) -> socket.socket | paramiko.Channel:
+    """Open the way to the target's sshd: what it is, bytes go through it."""
+    if target.jumps:
+        # A gateway is trusted and logged in to just as a host is.
+        def connect_gateway(gateway: Target, its_watch: Watch) -> fabric.Connection:
+            return persistently(lambda: connect(gateway, doors, its_watch))
+
+        return doors.gateways.through(target, connect_gateway, watch)
+    if target.proxy_command is not None:
+        watch.enter("starting its ProxyCommand", target.reach)
+        return ProxySocket(target)
+    watch.enter(f"connecting to {target.host} port {target.port}", 2 * target.reach)
+    return dial(target)
+
+
 def connect(target: Target, doors: Doors, watch: Watch) -> fabric.Connection:
-    watch.enter(f"connecting to {target.host} port {target.port}", 2 * REACH)
-    sock = dial(target)
+    sock = way_to(target, doors, watch)
     watch.hold(sock)
     watch.enter("waiting for its ssh server to speak", BANNER + LOGIN)
     entered = time.monotonic()
-    keys = doors.known.lookup(target.known_hosts, known_name(target))
+    checked = CheckedKey(target, doors.known)
     # A Config each, that reads no file: a shared one raced, and a fabric.yml is not ours.
     connection = fabric.Connection(
         host=target.host,
@@ -65,63 +108,35 @@ def connect(target: Target, doors: Doors, watch: Watch) -> fabric.Connection:
             "banner_timeout": BANNER,
             "auth_timeout": LOGIN,
             "channel_timeout": CHANNEL,
-            "key_filename": list(target.identity_files),
-            "allow_agent": target.use_agent,
-            "look_for_keys": False,
-            "transport_factory": partial(_transport, kinds=[kind for kind, _ in keys.trusted]),
+            "auth_strategy": Login(target, doors.keyring, watch),
+            "transport_factory": partial(Transport, algorithms=checked.algorithms()),
         },
     )
     # Fabric itself would take any key without a word, a changed one too.
-    connection.client.set_missing_host_key_policy(CheckedKey(target, keys, doors.known))
+    connection.client.set_missing_host_key_policy(checked)
     watch.hold(connection)
     try:
         connection.open()
     except Exception as error:
+        explained = _explained(error, target, time.monotonic() - entered)
+        if isinstance(sock, ProxySocket) and isinstance(explained, DroppedEarly):
+            explained = _without_proxy(sock, explained)
         sock.close()
-        raise _explained(error, target, time.monotonic() - entered) from error
+        raise explained from error
     return connection
 
 
-def _transport(sock: socket.socket, kinds: list[str], **options: Any) -> paramiko.Transport:  # noqa: ANN401  paramiko's
-    """Prefer the kinds of key that are known, as ssh does: the server may have one of each.
-
-    AES-GCM first: half the processor time per byte. What the server lacks is negotiated away.
-    """
-    transport = paramiko.Transport(sock, **options)
-    security = transport.get_security_options()
-    security.ciphers = sorted(security.ciphers, key=lambda name: "gcm" not in name)
-    if "ssh-rsa" in kinds:
-        kinds = [*kinds, "rsa-sha2-512", "rsa-sha2-256"]  # the same key, signing better
-    security.key_types = sorted(security.key_types, key=lambda name: name not in kinds)
-    return transport
+def _without_proxy(sock: ProxySocket, dropped: DroppedEarly) -> Exception:
+    """Say how the ProxyCommand ended, where it did. It may have been dropped early itself."""
+    if (failure := sock.failure()) is None:
+        return dropped
+    return failure if sock.cannot_be_run else DroppedEarly(failure)
 
 
 def _explained(error: Exception, target: Target, waited: float) -> Exception:
     """Translate what paramiko raises: a sentence per cause, and the command to try by hand."""
     by_hand = f"try it by hand: {target.by_hand}"
     match error:
-        case paramiko.PasswordRequiredException():
-            return HostError(
-                f"the key {', '.join(target.identity_files)} has a passphrase",
-                check="ssh.auth",
-                hint=f"ssh-add {target.identity_files[0]}, and leave `identity_file:` out",
-            )
-        case paramiko.BadAuthenticationType():
-            return HostError(
-                f"refuses keys; it takes: {', '.join(error.allowed_types)}",
-                check="ssh.auth",
-                hint=f"put a key there: ssh-copy-id -p {target.port} {target.user}@{target.host}",
-            )
-        case paramiko.AuthenticationException():
-            keys = [
-                *target.identity_files,
-                *(["those of ssh-agent"] if target.use_agent else []),
-            ]
-            return HostError(
-                f"refuses to log in {target.user} (keys offered: {', '.join(keys) or 'none'})",
-                check="ssh.auth",
-                hint=by_hand,
-            )
         case paramiko.SSHException() if "banner" in str(error) or "No existing" in str(error):
             late = HostError(
                 f"{target.host} port {target.port} is open, but does not speak SSH",
@@ -136,5 +151,5 @@ def _explained(error: Exception, target: Target, waited: float) -> Exception:
             text = str(error) or "the connection was closed while logging in"
             failed = HostError(f"ssh: {text}", check="ssh.banner", hint=by_hand)
             return DroppedEarly(failed) if isinstance(error, EOFError | ConnectionError) else failed
-        case _:  # our own, from CheckedKey; or a bug of ours, to be seen as it is
+        case _:  # our own, from CheckedKey and Login; or a bug of ours, to be seen as it is
             return error

@@ -1,8 +1,9 @@
-"""The way to a host's sshd: a socket, and what speaks SSH over it."""
+"""The way to an sshd that this machine reaches itself: a TCP connection."""
 
 from __future__ import annotations
 
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import HostError
@@ -10,14 +11,13 @@ from orchestrator.errors import HostError
 if TYPE_CHECKING:
     from orchestrator.host.target import Target
 
-# What reaching the sshd may take, in seconds.
-REACH = 8.0
+FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
 def dial(target: Target) -> socket.socket:
     """Open the TCP connection ourselves: its failures have names, and its options matter."""
     try:
-        sock = socket.create_connection((target.host, target.port), timeout=REACH)
+        sock = _first_that_answers(target)
     except socket.gaierror as error:
         raise HostError(
             f"no address is known for {target.host} ({error.strerror})",
@@ -26,7 +26,7 @@ def dial(target: Target) -> socket.socket:
         ) from None
     except TimeoutError:
         raise HostError(
-            f"no answer from {target.host} port {target.port} in {REACH:.0f} s",
+            f"no answer from {target.host} port {target.port} in {target.reach:.0f} s",
             check="ssh.reach",
             hint="is it up, is the address right, does a firewall drop the connection?",
         ) from None
@@ -48,3 +48,24 @@ def dial(target: Target) -> socket.socket:
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux: a send to a vanished host fails in this time
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 30_000)
     return sock
+
+
+def _first_that_answers(target: Target) -> socket.socket:
+    """Try the addresses in turn; all of them together have the time that one would have."""
+    family = FAMILIES.get(target.family, socket.AF_UNSPEC)
+    found = socket.getaddrinfo(target.host, target.port, family, socket.SOCK_STREAM)
+    end = time.monotonic() + target.reach
+    failed: OSError = OSError("it has no address")
+    for left, (kind, _, _, _, address) in zip(range(len(found), 0, -1), found, strict=True):
+        sock = socket.socket(kind, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(max(0.5, (end - time.monotonic()) / left))
+            if target.bind_address:
+                sock.bind((target.bind_address, 0))
+            sock.connect(address)
+        except OSError as error:
+            sock.close()
+            failed = error
+        else:
+            return sock
+    raise failed

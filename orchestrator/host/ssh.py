@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import logging
-import random
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from orchestrator.errors import AgentFailed, DdpOrchError, HostError
-from orchestrator.host.connect import CHANNEL, DroppedEarly, connect
+from orchestrator.errors import AgentFailed, DdpOrchError, HostError, LinkLost
+from orchestrator.host.connect import CHANNEL, connect, persistently
 from orchestrator.host.target import resolve
 from orchestrator.link import Call, Link
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Sequence
 
     import fabric
 
     from inventory.model import Host as HostEntry
     from orchestrator.host.connect import Doors
-    from orchestrator.host.protocol import Request
+    from orchestrator.host.protocol import Closable, Request
+    from orchestrator.host.target import Target
 
-# What reading ssh's configuration, and starting the agent, may take, in seconds.
-RESOLVE, AGENT = 12.0, 25.0
-# sshd drops connections at random when too many log in at once (MaxStartups 10:30:100).
-TRIES = 4
+# What reading ssh's configuration, and starting the agent, may take, in seconds. ssh is asked for
+# the host and for each gateway, and every host of many does so at once.
+RESOLVE, AGENT = 30.0, 25.0
 # paramiko logs to stderr when nobody else handles it; what went wrong is in its exceptions.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -42,7 +41,9 @@ class SshHost:
         self._entry = entry
         self._doors = doors
         self._stage = "waiting"
-        self._held: list[socket.socket | fabric.Connection] = []
+        self._target: Target | None = None
+        self._resolving = threading.Lock()
+        self._held: list[Closable] = []
         self._link = Link(entry.name, lambda error: on_lost(entry.name, error))
         self._aborted = False
 
@@ -51,14 +52,7 @@ class SshHost:
     def open(self, first: Sequence[Request]) -> list[Call]:
         """Connect, log in, start the agent with the first requests. Return these, under way."""
         try:
-            for attempt in range(TRIES):
-                try:
-                    return self._open(first)
-                except DroppedEarly as error:
-                    if attempt == TRIES - 1 or self._aborted:
-                        raise error.error from None
-                    time.sleep(random.uniform(0.2, 1.0) * (attempt + 1))  # noqa: S311  spreads the load
-            raise AssertionError("not reached")
+            return persistently(lambda: self._open(first), lambda: self._aborted)
         except HostError as error:
             error.host = error.host or self.name
             raise
@@ -67,7 +61,7 @@ class SshHost:
 
     def _open(self, first: Sequence[Request]) -> list[Call]:
         self.enter("reading ssh's configuration", RESOLVE)
-        target = resolve(self._entry)
+        target = self.target()
         connection = connect(target, self._doors, self)
         # The wait below has its own sentence for a shell that says nothing; it goes first.
         self.enter("starting the agent", AGENT + 5)
@@ -76,11 +70,29 @@ class SshHost:
         channel = self._run(
             connection, self._link.command_line(list(zip(calls, args, strict=True)))
         )
-        self._link.start(channel, lambda: _ending(channel))
+        self._link.start(channel, lambda: _ending(channel), self._why_lost)
         self._link.wait_for_hello(AGENT)
         self.noise = self._link.noise.decode("utf-8", "replace")
         self._link.beat()
         return calls
+
+    def target(self) -> Target:
+        with self._resolving:  # who pings it asks at the same time; ssh is asked once
+            if self._target is None:
+                self._target = resolve(self._entry)
+            return self._target
+
+    def ping_address(self) -> str:
+        """Return where a ping from here goes. Raise HostError where none can."""
+        target = self.target()
+        if target.jumps or target.proxy_command:
+            way = target.jumps[-1].name if target.jumps else "a ProxyCommand"
+            raise HostError(f"reached through {way}; not pinged", check="net.ping")
+        return target.host
+
+    def _why_lost(self) -> LinkLost | None:
+        why = self._doors.gateways.why_lost(self._target) if self._target else None
+        return LinkLost(why, check="ssh.jump", host=self.name) if why else None
 
     def _run(self, connection: fabric.Connection, command: str) -> paramiko.Channel:
         try:
@@ -95,13 +107,13 @@ class SshHost:
             ) from error
         return channel
 
-    def enter(self, stage: str, seconds: float) -> None:
+    def enter(self, stage: str, seconds: float | None) -> None:
         if self._aborted:
             raise HostError("given up", check="ssh.reach")
         self._stage = stage
-        self.overdue = time.monotonic() + seconds
+        self.overdue = time.monotonic() + seconds if seconds is not None else None
 
-    def hold(self, closable: socket.socket | fabric.Connection) -> None:
+    def hold(self, closable: Closable) -> None:
         self._held.append(closable)
 
     def abort(self) -> HostError:

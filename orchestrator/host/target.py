@@ -3,34 +3,40 @@
 from __future__ import annotations
 
 import getpass
-import shutil
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+import shlex
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from orchestrator.errors import HostError
+from orchestrator.host.credentials import credentials
+from orchestrator.host.hops import hop_entry, way
+from orchestrator.host.rules import expanded, host_key_rules
+from orchestrator.host.sshconfig import LOOP_HINT, configuration
+from orchestrator.host.tokens import values_of
 
 if TYPE_CHECKING:
     from inventory.model import Host
+    from orchestrator.host.rules import Strict
 
-SSH_G_SECONDS = 10
+# What reaching the sshd may take, in seconds, where the configuration has no ConnectTimeout.
+REACH = 8.0
+MOST_GATEWAYS = 16
+ONLY = ("-o", "IdentitiesOnly=yes")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
     """Everything that connecting needs."""
 
-    name: str
+    name: str = field(compare=False)  # who shares a gateway may call it differently
     host: str
     port: int
     user: str
     identity_files: tuple[str, ...]
-    """Keys to offer, in order; those that do not exist are left out."""
+    """Keys to offer, in order. Some may not be there; a .pub may name a key of the agent."""
 
-    use_agent: bool
     known_hosts: tuple[str, ...]
-    """The first is where a new key would be written."""
+    """The files of keys to trust."""
 
     host_key_name: str | None = None
     """The name that known_hosts has it under, where that is not the host's own (HostKeyAlias)."""
@@ -42,10 +48,25 @@ class Target:
     """Offer of the agent's keys only those that identity_files name."""
 
     agent: str | None = None
-    """The agent's socket (IdentityAgent). None: $SSH_AUTH_SOCK, where use_agent is true."""
+    """The agent's socket (IdentityAgent, else $SSH_AUTH_SOCK). None: there is no agent."""
 
-    strict: Literal["yes", "accept-new", "no"] = "yes"
+    ask: bool = True
+    """Whether the person at the terminal may be asked for a passphrase (BatchMode)."""
+
+    strict: Strict = "yes"
     """What is done with a host that is not known (StrictHostKeyChecking)."""
+
+    new_keys: str | None = None
+    """Where a new key is written; None: nowhere (UserKnownHostsFile none)."""
+
+    hash_names: bool = False
+    """Whether names are written hashed (HashKnownHosts)."""
+
+    revoked_keys: tuple[str, ...] = ()
+    """Files of keys that no host may show (RevokedHostKeys)."""
+
+    key_algorithms: tuple[str, ...] | None = None
+    """How a host may prove itself, best first (HostKeyAlgorithms); None: in any way there is."""
 
     jumps: tuple[Target, ...] = ()
     """The gateways on the way, the first one reached from here (ProxyJump)."""
@@ -53,100 +74,107 @@ class Target:
     proxy_command: str | None = None
     """A command whose stdin and stdout are the way there (ProxyCommand), tokens filled in."""
 
+    family: str = "any"
+    """Which addresses are taken (AddressFamily): any, inet or inet6."""
+
+    bind_address: str | None = None
+    """The address of this machine to connect from (BindAddress)."""
+
+    reach: float = REACH
+    """What reaching its sshd may take, in seconds (ConnectTimeout)."""
+
+    by_hand_words: tuple[str, ...] = field(default=(), compare=False)
+
     @property
     def by_hand(self) -> str:
         """Return the command that does the same by hand."""
-        port = f"-p {self.port} " if self.port != 22 else ""
-        key = f"-i {self.identity_files[0]} " if self.identity_files and not self.use_agent else ""
-        return f"ssh {port}{key}{self.user}@{self.host}"
+        return shlex.join(["ssh", *self.by_hand_words])
 
 
-def resolve(host: Host) -> Target:
-    user, name, port = host.destination
-    config = ask_ssh(name, host.ssh_config)
-    refuse_unsupported(host.name, config)
-    files = config.get("userknownhostsfile", "~/.ssh/known_hosts").split()
-    files += config.get("globalknownhostsfile", "/etc/ssh/ssh_known_hosts").split()
-    return Target(
-        name=host.name,
-        host=config.get("hostname", name),
-        port=port or int(config.get("port", 22)),
-        user=user or config.get("user") or getpass.getuser(),
-        identity_files=identities(host, config),
-        # A key that is named is the key to use; ssh-agent may hold so many that sshd hangs up.
-        use_agent=host.identity_file is None and config.get("identitiesonly") != "yes",
-        known_hosts=(expanded(host.known_hosts),)
-        if host.known_hosts
-        else tuple(expanded(file) for file in files),
-        host_key_name=config.get("hostkeyalias"),
-    )
+def resolve(host: Host, via: str | None = None, behind: tuple[Target, ...] = ()) -> Target:
+    """Say where a host is and how one gets in and there.
 
-
-def ask_ssh(name: str, config_file: str | None) -> dict[str, str]:
-    """Let ssh itself read its configuration: Include, Match and tokens are its own business.
-
-    Without an ssh program the configuration is not read. A key that stands there more than once
-    (identityfile) keeps all its values, a line each.
+    `via` are the gateways that stand before it in the ProxyJump of who is reached through it: as
+    ssh's -J they win over its own. `behind` are those who are reached through it.
     """
-    program = shutil.which("ssh")
-    if config_file == "none" or program is None:
-        return {}
-    chosen = ["-F", expanded(config_file)] if config_file else []
-    try:
-        # The name was held to an allow-list: it cannot begin with "-" nor hold shell characters.
-        run = subprocess.run(
-            [program, "-G", *chosen, name],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=SSH_G_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    user, name, port = host.destination
+    chosen = expanded(host.ssh_config) if host.ssh_config else None
+    config = configuration(name, user, port, chosen)
+    refuse_unheeded(name, config)
+    address = config.get("hostname", name)
+    port = port or int(config.get("port", 22))
+    user = user or config.get("user") or getpass.getuser()
+    alias = config.get("hostkeyalias")
+    tokens = values_of(name=name, host=address, port=port, user=user, alias=alias)
+    timeout = config.get("connecttimeout", "none")
+    target = Target(
+        name=name if behind else host.name,
+        host=address,
+        port=port,
+        user=user,
+        family=config.get("addressfamily", "any"),
+        bind_address=config.get("bindaddress"),
+        reach=float(timeout) if timeout.isdecimal() and int(timeout) else REACH,
+        by_hand_words=by_hand(host, chosen, via),
+        **host_key_rules(host.known_hosts, config),
+        **credentials(host.identity_file, config, tokens),
+    )
+    refuse_loop(target, behind)
+    hops, command = way(config, via, tokens)
+    return replace(target, jumps=gateways(hops, host, (*behind, target)), proxy_command=command)
+
+
+def gateways(hops: list[str], host: Host, behind: tuple[Target, ...]) -> tuple[Target, ...]:
+    """Resolve the gateways on the way to the last of `behind`, as ssh does.
+
+    That is from the last hop, for which those before it are its -J, to the first one, whose own
+    ProxyJump counts.
+    """
+    if not hops:
+        return ()
+    *before, last = hops
+    entry = hop_entry(last, host)
+    gateway = resolve(entry, ",".join(before) or None, behind)
+    return (*gateway.jumps, gateway)
+
+
+def refuse_loop(target: Target, behind: tuple[Target, ...]) -> None:
+    trail = [(other.host, other.port, other.user) for other in behind]
+    if (target.host, target.port, target.user) in trail or len(trail) > MOST_GATEWAYS:
+        names = " -> ".join(other.by_hand_words[-1] for other in (*behind, target))
         raise HostError(
-            f"`ssh -G {name}` did not answer in {SSH_G_SECONDS} s",
-            check="ssh.config",
-            hint="look for a Match exec in your ssh configuration",
-        ) from None
-    if run.returncode != 0:
-        last = (run.stderr.strip().splitlines() or ["ssh -G failed"])[-1]
-        raise HostError(f"ssh's own configuration: {last}", check="ssh.config")
-    found: dict[str, str] = {}
-    for line in run.stdout.splitlines():
-        key, _, value = line.partition(" ")
-        found[key] = f"{found[key]}\n{value}" if key in found else value
-    return found
+            f"your ssh configuration reaches {target.name} through itself: {names}",
+            check="ssh.jump",
+            hint=LOOP_HINT.format(name=target.name),
+        )
 
 
-def refuse_unsupported(name: str, config: dict[str, str]) -> None:
-    """Say what is not there yet, rather than connect to something else than ssh would."""
-    for option in ("proxyjump", "proxycommand"):
-        if config.get(option, "none") != "none":
+def by_hand(host: Host, config_file: str | None, via: str | None) -> tuple[str, ...]:
+    """Return what to tell ssh by hand: the inventory's words; its configuration knows the rest."""
+    user, name, port = host.destination
+    words = ["-F", config_file] if config_file else []
+    words += ["-J", via] if via else []
+    words += ["-p", str(port)] if port else []
+    words += ["-i", expanded(host.identity_file), *ONLY] if host.identity_file else []
+    if host.known_hosts:
+        words += ["-o", f"UserKnownHostsFile={expanded(host.known_hosts)}"]
+    return (*words, f"{user}@{name}" if user else name)
+
+
+def refuse_unheeded(name: str, config: dict[str, str]) -> None:
+    """Refuse what would make us connect in another way than ssh does.
+
+    What concerns a session alone (RemoteCommand, RequestTTY, SessionType, forwardings) is passed
+    over: we run a command of our own without a terminal, as scp does.
+    """
+    for option, unheeded in (
+        ("proxyusefdpass", config.get("proxyusefdpass", "no") == "yes"),
+        ("bindinterface", "bindinterface" in config),
+    ):
+        if unheeded:
             raise HostError(
-                f"your ssh configuration reaches {name} by {option} {config[option]}, "
-                "which is not supported yet",
-                check="ssh.jump",
-                hint="run ddp-orch on a machine that reaches the hosts directly",
+                f"your ssh configuration reaches {name} with {option} {config[option]}, "
+                "which is not supported",
+                check="ssh.config",
+                hint="BindAddress is, and ProxyCommand without it",
             )
-
-
-def identities(host: Host, config: dict[str, str]) -> tuple[str, ...]:
-    if host.identity_file is not None:
-        path = Path(expanded(host.identity_file))
-        if not path.is_file():
-            raise HostError(
-                f"no such key: {path}",
-                check="ssh.auth",
-                hint="set `identity_file:` to a private key",
-            )
-        return (str(path),)
-    usual = "~/.ssh/id_ed25519\n~/.ssh/id_ecdsa\n~/.ssh/id_rsa"
-    named = [expanded(file) for file in config.get("identityfile", usual).splitlines()]
-    return tuple(file for file in named if Path(file).is_file())
-
-
-def expanded(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # ~someone who is not there: no such file, as for any other path
-        return path
