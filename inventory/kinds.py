@@ -167,6 +167,9 @@ Text = Annotated[
     Field(min_length=1),
     AfterValidator(lambda v: v if "\0" not in v else _refuse("a path or name holds no NUL")),
 ]
+StateDir = Annotated[
+    Text, _matching(re.compile("/|~/|~\\Z"), "a folder there: an absolute path, or one below ~")
+]
 Seconds = Annotated[
     float,
     BeforeValidator(_seconds),

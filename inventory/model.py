@@ -21,6 +21,7 @@ from inventory.kinds import (
     NodeCount,
     Port,
     Seconds,
+    StateDir,
     Text,
     TorchrunArgs,
     UserName,
@@ -71,9 +72,9 @@ class Host(Value):
     workdir: Text | None = None
     """The folder on the host where workers start. Default: the run's own folder."""
 
-    state_dir: Text | None = None
+    state_dir: StateDir | None = None
     """The folder on the host that holds the runs' folders. Default: ~/.ddp-orch, where ~ is the
-    home there. For homes that are read-only, full or slow."""
+    home there. For homes that are read-only, full or slow. What it is in must be there."""
 
     nproc_per_node: Workers | None = None
     """Workers on this host: a number, gpu, cpu or auto. Default: one per GPU, else 1."""

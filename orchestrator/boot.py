@@ -1,6 +1,7 @@
 """How the node room gets to a host: inside the command line that sshd runs, with the first request.
 
 No file, no SFTP, nothing to race on a shared home, and one round trip less than sending it after.
+Where it does not get there, `failure` says why.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import zlib
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.errors import AgentFailed
 from orchestrator.node import frames
 
 if TYPE_CHECKING:
@@ -28,6 +30,22 @@ def install(n):
  exec(compile(S[n],'<'+m.__name__+'>','exec'),m.__dict__);return m
 for n in S:m=install(n)
 """
+
+# Said on the way by what fails for no reason of ours, and ends nothing.
+HARMLESS = re.compile(r"setlocale|^stty: |^mesg: |LD_PRELOAD")
+# Our own command line, said back by a shell that could make nothing of it.
+OURS = re.compile(r"for p in python3 .*", re.DOTALL)
+STARTUP = "a startup file (.bashrc, .profile)"
+# What is said, and what to do about it; the first that fits.
+HINTS = {
+    "restricted": "its login shell is a restricted one; there: sudo chsh -s /bin/bash USER",
+    "not available": "its login shell lets nobody in; there: sudo chsh -s /bin/bash USER",
+    "not a terminal|be connected to a terminal": f"look for tmux or screen in {STARTUP}; they "
+    "are for interactive shells: [[ $- == *i* ]] || return, above them",
+    "Bad file descriptor": f"look for {STARTUP} that closes stdout",
+    ".": f"look for {STARTUP} or a forced command that says so",
+    "": f"look for an `exit` in {STARTUP}, a forced command, or a shell such as /bin/false",
+}
 
 
 def source(module: str) -> str:
@@ -60,6 +78,7 @@ def command_line(first: Sequence[dict[str, Any]], modules: Iterable[str]) -> str
     """What sshd is asked to run: constant but for what is encoded in it, safe in every login shell.
 
     sh picks the interpreter, so that its absence has one exit code whatever the login shell is.
+    -X utf8: names and values are bytes to the system, whatever encoding the locale there has.
     """
     ordered = in_order([*modules, "agent"])
     ordered.append(ordered.pop(ordered.index("agent")))
@@ -71,6 +90,33 @@ def command_line(first: Sequence[dict[str, Any]], modules: Iterable[str]) -> str
     )
     shell = (
         "for p in python3 /usr/bin/python3 /usr/local/bin/python3;"
-        'do command -v $p >/dev/null 2>&1 && exec $p -I -S -c "%s";done;exit %d'
+        'do command -v $p >/dev/null 2>&1 && exec $p -X utf8 -I -S -c "%s";done;exit %d'
     )
     return f"exec /bin/sh -c '{shell % (python, frames.EXIT_NO_PYTHON)}'"
+
+
+def failure(host: str, code: int | None, stderr: str, noise: bytes) -> AgentFailed:
+    """Say why the agent did not come up: each way has its own exit code or its own trace."""
+    said = _last_words(stderr) or first_line(noise)
+    if code == frames.EXIT_NO_PYTHON:
+        message, hint = "there is no python3", "install Python 3.8 or newer on it"
+    elif code == frames.EXIT_OLD_PYTHON:
+        message, hint = "its python3 is older than 3.8", "install Python 3.8 or newer on it"
+    elif code is None:
+        message = "the connection was closed before the agent started"
+        hint = "try it by hand; sshd's log on the host may say more"
+    else:
+        words = f": {said}" if said else ", without a word"
+        message = f"the login shell ended with code {code} before the agent started{words}"
+        hint = next(hint for saying, hint in HINTS.items() if re.search(saying, said))
+    return AgentFailed(message, check="ssh.agent", hint=hint, host=host)
+
+
+def _last_words(stderr: str) -> str:
+    lines = [line for line in stderr.strip().splitlines() if not HARMLESS.search(line)]
+    return OURS.sub("...", lines[-1])[:200] if lines else ""
+
+
+def first_line(noise: bytes) -> str:
+    lines = noise.decode("utf-8", "replace").strip().splitlines()
+    return OURS.sub("...", lines[0])[:200] if lines else ""

@@ -120,7 +120,7 @@ def up(
 
     found = _inventory(inventory, hosts, include, exclude)
     options = _options(name, max_restarts, env, skip_check, accept_new_host_keys)
-    what = program.program_for(found, _after_dashes or [], module)
+    what = program.program_for(found, _words(), module)
     if dry_run:
         screen.show_plan(run.plan(found, what, options))
         return
@@ -171,7 +171,7 @@ def plan(
 
     found = _inventory(inventory, hosts, include, exclude)
     options = _options(None, max_restarts, env, None, False)
-    what = program.program_for(found, _after_dashes or [], module)
+    what = program.program_for(found, _words(), module)
     screen.show_plan(run.plan(found, what, options))
 
 
@@ -197,7 +197,7 @@ def exec_(
     options = _options(None, None, env, None, accept_new_host_keys)
     shown = screen.Screen()
     try:
-        code = run.exec_(found, _after_dashes, options, shown.output, screen.show_error)
+        code = run.exec_(found, _words(), options, shown.output, screen.show_error)
     finally:
         shown.output_ended()
     raise typer.Exit(code)
@@ -223,7 +223,7 @@ def demo(
     ):
         screen.show_text(f"{hosts} hosts on loopback: {rooms.inventory_path}")
         found = load(rooms.inventory_path)
-        what = program.bundled_trainer(tuple(_after_dashes or ()))
+        what = program.bundled_trainer(tuple(_words()))
         code = run.up(found, what, run.Options(), "demo", [screen.Screen(verbose=verbose)])
     screen.show_text("everything is taken down again; nothing is left on this machine")
     raise typer.Exit(code)
@@ -297,6 +297,7 @@ def _options(
     import re
 
     from orchestrator import checks, run, screen
+    from orchestrator.program import from_locale
 
     # Here, before there is a record of the run: a typing error leaves nothing behind.
     if unknown := sorted(set(skip or ()) - set(checks.SKIPPABLE)):
@@ -315,7 +316,7 @@ def _options(
             raise UsageError(
                 f"--env {key}: this machine has no such variable", hint=f"--env {key}=VALUE"
             )
-        given[key] = value if equals else os.environ[key]
+        given[key] = from_locale(value if equals else os.environ[key])
     return run.Options(
         skip=frozenset(skip or ()),
         accept_new_host_keys=accept,
@@ -330,6 +331,12 @@ def _output(wanted: str, table: Sink, as_json: Sink) -> Sink:
     if wanted not in ("table", "json"):
         raise UsageError(f"-o {wanted}: there is table and json")
     return table if wanted == "table" else as_json
+
+
+def _words() -> list[str]:
+    from orchestrator.program import from_locale
+
+    return [from_locale(word) for word in _after_dashes or ()]
 
 
 def _refuse_words() -> None:

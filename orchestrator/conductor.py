@@ -137,9 +137,9 @@ class Conductor:
     def _ship(self) -> None:
         """Make the run's folder on every host and put into it what the workers need."""
         nodes = self._plan.nodes
-        self._ask(
-            "files.prepare", {n.host: {"run": self._plan.name, "node": n.rank} for n in nodes}
-        )
+        name = self._plan.name
+        prepare = {n.host: {"run": name, "node": n.rank, "state_dir": n.state_dir} for n in nodes}
+        self._ask("files.prepare", prepare)
         plugin = f"{commands.PLUGIN_FOLDER}/{commands.PLUGIN_MODULE}"
         shipment = {f"code/{name}": body for name, body in self._code.items()} | {
             f"{plugin}.py": boot.source("ranks").encode(),

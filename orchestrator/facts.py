@@ -67,6 +67,18 @@ class HostFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StateFolder:
+    """What trying to write where the runs' folders go has shown."""
+
+    asked: str
+    """As the inventory has it."""
+
+    problem: str | None = None
+    free: int = 0
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dialled:
     """One host dialled the head's rendezvous port at one of its addresses."""
 
@@ -104,6 +116,9 @@ class ClusterFacts:
     ssh: dict[str, SshState]
     facts: dict[str, HostFacts | str] = field(default_factory=dict)
     """By host; a text where they could not be had: why."""
+
+    state: dict[str, StateFolder | str] = field(default_factory=dict)
+    """By host; a text where it could not be tried: why."""
 
     ping: dict[str, float | str | None] = field(default_factory=dict)
     """Milliseconds; None: no answer; a text: why it was not tried."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import boot
-from orchestrator.errors import AgentFailed, DdpOrchError, LinkLost, RequestFailed
+from orchestrator.errors import AgentFailed, DdpOrchError, HostError, LinkLost, RequestFailed
 from orchestrator.node import frames
 
 if TYPE_CHECKING:
@@ -109,12 +109,13 @@ class Link:
         try:
             self._hello.result(timeout)
         except FutureTimeout:
-            said = f"; it printed: {_first_line(self.noise)}" if self.noise.strip() else ""
+            said = f"; it printed: {boot.first_line(self.noise)}" if self.noise.strip() else ""
             raise AgentFailed(
                 f"logged in, but the shell did not start the agent in {timeout:.0f} s{said}",
                 check="ssh.agent",
                 host=self.host,
-                hint="look for a startup file (.bashrc, .profile) that waits for input or sleeps",
+                hint=f"look for {boot.STARTUP} that waits for input, sleeps, redirects its output "
+                "or starts another shell; or for a forced command",
             ) from None
 
     # ---- talking ----
@@ -259,15 +260,16 @@ class Link:
     def _end(self, how: str) -> None:
         how = self._given_up or how
         self._outbox.put(None)
+        error: HostError
         lost = None if self._closing or self._given_up else self._why_lost()
         if lost and not self._hello.done():
             self._hello.set_exception(lost)
         if lost:
-            error: DdpOrchError = lost
+            error = lost
         elif self._hello.done():
-            error = LinkLost(how, check="ssh.reach", host=self.host)
+            error = self._loss(how)
         else:
-            error = boot_failure(self.host, *self._ending(), self.noise)
+            error = boot.failure(self.host, *self._ending(), self.noise)
             self._hello.set_exception(error)
         self._ended = error
         for number in list(self._calls):
@@ -276,26 +278,13 @@ class Link:
         if not self._closing:
             self._on_lost(error)
 
-
-def boot_failure(host: str, code: int | None, stderr: str, noise: bytes) -> AgentFailed:
-    """Say why the agent did not come up: each way has its own exit code or its own trace."""
-    said = (stderr.strip().splitlines() or _first_line(noise).splitlines() or [""])[-1]
-    if code == frames.EXIT_NO_PYTHON:
-        message, hint = "there is no python3", "install Python 3.8 or newer on it"
-    elif code == frames.EXIT_OLD_PYTHON:
-        message, hint = "its python3 is older than 3.8", "install Python 3.8 or newer on it"
-    elif code is None:
-        message = "the connection was closed before the agent started"
-        hint = "try it by hand; sshd's log on the host may say more"
-    elif said:
-        message = f"the login shell ended with code {code} before the agent started: {said[:200]}"
-        hint = "look for a startup file (.bashrc, .profile) or a forced command that says so"
-    else:
-        message = f"the login shell ended with code {code} before the agent started, without a word"
-        hint = "look for an `exit` in a startup file (.bashrc, .profile)"
-    return AgentFailed(message, check="ssh.agent", hint=hint, host=host)
-
-
-def _first_line(noise: bytes) -> str:
-    lines = noise.decode("utf-8", "replace").strip().splitlines()
-    return lines[0][:200] if lines else ""
+    def _loss(self, how: str) -> HostError:
+        """Say what became of an agent that was there."""
+        if not self._closing and self._ending()[0] == frames.EXIT_NO_INPUT:
+            return AgentFailed(
+                "the agent's input ended, though nobody hung up",
+                check="ssh.agent",
+                host=self.host,
+                hint=f"look for {boot.STARTUP} that closes or redirects stdin",
+            )
+        return LinkLost(how, check="ssh.reach", host=self.host)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from inventory.model import Host, Inventory
     from orchestrator.facts import ClusterFacts, HostFacts
 
+STATE_DIR = "~/.ddp-orch"
 ADJECTIVES = (
     "amber bold brave brisk calm clear clever cosy crisp eager early fair fleet fresh gentle glad "
     "golden grand happy honest humble jolly keen kind lively lucky mellow merry mild neat noble "
@@ -54,6 +55,9 @@ class NodePlan:
     folder: str
     workdir: str | None
     env: dict[str, str] = field(default_factory=dict)
+    state_dir: str = STATE_DIR
+    """Holds the runs' folders; `folder` is below it."""
+
     # None where only a look at the hosts can tell; a plan that is carried out has no None.
     workers: int | None = None
     workers_wanted: str | None = None
@@ -113,13 +117,15 @@ def make_plan(
     nodes = []
     for rank, (host, count) in enumerate(zip(inventory.hosts, counts, strict=True)):
         facts = known.get(host.name)
+        state_dir = at_home(state_dir_of(host), homes.get(host.name)).rstrip("/")
         address = cluster_address(cluster, host) if cluster else host.addr
         nodes.append(
             NodePlan(
                 host=host.name,
                 rank=rank,
                 python=at_home(host.python, homes.get(host.name)),
-                folder=f"{homes.get(host.name, '~')}/.ddp-orch/runs/{name}/{rank}",
+                state_dir=state_dir,
+                folder=f"{state_dir}/runs/{name}/{rank}",
                 workdir=host.workdir,
                 env=inventory.job.env | host.env | env,
                 workers=count,
@@ -145,6 +151,11 @@ def make_plan(
         join_timeout=max(1, round(inventory.rendezvous.timeout)),
         max_restarts=max_restarts,
     )
+
+
+def state_dir_of(host: Host) -> str:
+    """Return the folder there that holds the runs' folders."""
+    return host.state_dir or STATE_DIR
 
 
 def at_home(path: str, home: str | None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import DdpOrchError, HostError
-from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Listening, SshState
+from orchestrator.errors import DdpOrchError, HostError, LinkLost
+from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Listening, SshState, StateFolder
 from orchestrator.fleet import wait_for
 from orchestrator.node import probe
-from orchestrator.plan import candidates
+from orchestrator.plan import candidates, state_dir_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from inventory.model import Inventory
     from orchestrator.fleet import Fleet, Joined
     from orchestrator.host.protocol import Host
+    from orchestrator.link import Call
 
 FACTS_SECONDS = 30.0
 PROBE_SECONDS = 15.0
+# A home on a file server that has gone answers to nobody, ever.
+DISK_SECONDS = 10.0
 # An address on which many machines answer, or a host with dozens of them, must not cost N squared.
 MOST_CANDIDATES = 8
 
@@ -28,8 +31,17 @@ def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
     """Connect to everyone and find out. `token` proves to who dials that it reached this run."""
     pings = Pings(fleet.hosts)
     python = {host.name: host.python for host in inventory.hosts}
-    joined = fleet.connect(lambda name: [("facts.gather", {"python": python[name]})])
-    calls = {name: got.calls[0] for name, got in joined.items() if not isinstance(got, HostError)}
+    state_dirs = {host.name: state_dir_of(host) for host in inventory.hosts}
+    joined = fleet.connect(
+        lambda name: [
+            ("facts.gather", {"python": python[name]}),
+            ("files.try_out", {"state_dir": state_dirs[name]}),
+        ]
+    )
+    here = {name: got for name, got in joined.items() if not isinstance(got, HostError)}
+    calls = {name: got.calls[0] for name, got in here.items()}
+    trials = {name: got.calls[1] for name, got in here.items()}
+    tried = wait_for(trials, DISK_SECONDS)
     answers = wait_for(calls, FACTS_SECONDS)
     facts: dict[str, HostFacts | str] = {
         name: str(got) if isinstance(got, DdpOrchError) else HostFacts.parse(got)
@@ -59,6 +71,7 @@ def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
         # A host that was lost on the way counts as one that cannot be reached.
         ssh={name: _ssh_state(got, answers.get(name)) for name, got in joined.items()},
         facts=facts,
+        state={n: _state_folder(state_dirs[n], trials[n], got) for n, got in tried.items()},
         ping=pings.collect(),
         same_machine=inventory.same_machine,
         port=None if port == "auto" else port,
@@ -72,8 +85,19 @@ def _ssh_state(got: Joined | HostError, last: object) -> SshState:
     if isinstance(got, HostError):
         return SshState(check=got.check, message=got.message, hint=got.hint)
     if isinstance(last, HostError):
-        return SshState(check=last.check, message=f"lost again: {last.message}", hint=last.hint)
+        lost = "lost again: " if isinstance(last, LinkLost) else ""
+        return SshState(check=last.check, message=f"{lost}{last.message}", hint=last.hint)
     return SshState(seconds=got.seconds, noise=got.noise)
+
+
+def _state_folder(asked: str, call: Call, got: Any) -> StateFolder | str:  # noqa: ANN401  JSON, or an error
+    if isinstance(got, HostError):
+        return got.message
+    if not call.future.done():
+        return StateFolder(asked=asked, problem="its disk, or file server, does not answer")
+    if isinstance(got, DdpOrchError):
+        return StateFolder(asked=asked, problem=got.message)
+    return StateFolder(asked=asked, problem=got["problem"], free=got.get("free", 0))
 
 
 def _listening(got: Any) -> Listening | None:  # noqa: ANN401  JSON, or an error

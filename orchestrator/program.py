@@ -31,9 +31,22 @@ def program_for(inventory: Inventory, argv: Sequence[str], module: str | None) -
     return bundled_trainer(job.args)
 
 
+def from_locale(word: str) -> str:
+    """Take a word of this process for its bytes: they are the same there, whatever the locale here.
+
+    Python has decoded it as the locale says; what goes to a host is encoded as UTF-8.
+    """
+    return os.fsencode(word).decode("utf-8", "surrogateescape")
+
+
+def _in_locale(word: str) -> str:
+    """The way back, for the names of files here."""
+    return os.fsdecode(word.encode("utf-8", "surrogateescape"))
+
+
 def _script(path: str, args: tuple[str, ...]) -> Program:
     try:
-        here = Path(path).expanduser()
+        here = Path(_in_locale(path)).expanduser()
         found, folder = here.is_file(), here.is_dir()
     except (OSError, RuntimeError, ValueError) as error:  # a path that cannot be
         why = error.strerror if isinstance(error, OSError) else str(error)
@@ -43,7 +56,7 @@ def _script(path: str, args: tuple[str, ...]) -> Program:
     if found and not os.access(here, os.R_OK):
         raise UsageError(f"{path} may not be read", hint="see who owns it, and its mode")
     if found:
-        return Program(target=here.name, args=args, ships=(str(here),))
+        return Program(target=from_locale(here.name), args=args, ships=(str(here),))
     if here.is_absolute():
         return Program(target=path, args=args)  # it is on the hosts, or their Python says so
     raise UsageError(
@@ -66,7 +79,7 @@ def files_to_ship(program: Program) -> dict[str, bytes]:
                     f"{path} has {size >> 20} MiB; more than {LARGEST >> 20} are not sent along",
                     hint="put it on the hosts, and give its absolute path there",
                 )
-            files[path.name] = path.read_bytes()
+            files[from_locale(path.name)] = path.read_bytes()
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror}") from None
     return files

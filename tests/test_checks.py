@@ -7,7 +7,15 @@ import dataclasses
 import pytest
 
 from orchestrator.checks import CATALOGUE, IDS, SKIPPABLE, failures, judge
-from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening, SshState
+from orchestrator.facts import (
+    ClusterFacts,
+    Dialled,
+    HostFacts,
+    Interpreter,
+    Listening,
+    SshState,
+    StateFolder,
+)
 
 GOOD = Interpreter(executable="/v/bin/python", version="3.11.7", torch="2.6.0+cu124")
 
@@ -33,6 +41,7 @@ HEALTHY = ClusterFacts(
     hosts=("a", "b"),
     ssh={"a": SshState(seconds=0.25), "b": SshState(seconds=0.5)},
     facts={"a": facts(), "b": facts(machine=2)},
+    state=dict.fromkeys("ab", StateFolder(asked="~/.ddp-orch", free=1 << 30)),
     ping={"a": 1.25, "b": 2.0},
     listening=Listening(port=41000),
     dialled={"b": (Dialled(address="10.0.0.1", local="10.0.0.2", ms=3.0),)},
@@ -58,6 +67,7 @@ def test_ids_are_stable():
         "ssh.reach",
         "ssh.noise",
         "host.dup",
+        "fs.write",
         "env.python",
         "env.torch",
         "net.ping",
@@ -77,6 +87,8 @@ def test_a_healthy_cluster():
         ("ssh.reach", "b", "pass"),
         ("host.dup", "a", "pass"),
         ("host.dup", "b", "pass"),
+        ("fs.write", "a", "pass"),
+        ("fs.write", "b", "pass"),
         ("env.python", "a", "pass"),
         ("env.python", "b", "pass"),
         ("env.torch", "a", "pass"),
@@ -273,6 +285,30 @@ def test_a_head_without_an_address():
 
 def test_one_host_needs_no_pair():
     assert said(but(hosts=("a",)), "net.rdzv") == []
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_and_a_way_out():
+    state = StateFolder(asked="/scratch/u", problem="No space left on device")
+    verdict = only(but(state=HEALTHY.state | {"b": state}), "fs.write")
+    assert (verdict.host, verdict.status) == ("b", "fail")
+    assert verdict.message == (
+        "/scratch/u, where the runs' folders go, cannot be used: No space left on device"
+    )
+    assert (
+        "`state_dir:` to a folder elsewhere on that host, such as /tmp/u-ddp-orch" in verdict.hint
+    )
+
+
+@pytest.mark.parametrize(("free", "status"), [((100 << 20) - 1, "warn"), (100 << 20, "pass")])
+def test_little_room_is_a_warning(free, status):
+    state = HEALTHY.state | {"b": StateFolder(asked="~/.ddp-orch", free=free)}
+    assert said(but(state=state), "fs.write") == [("a", "pass"), ("b", status)]
+
+
+def test_a_folder_that_could_not_be_tried_is_unknown():
+    state = HEALTHY.state | {"b": "the connection was closed"}
+    verdict = only(but(state=state), "fs.write")
+    assert (verdict.host, verdict.status) == ("b", "unknown")
 
 
 # --- of all of them -----------------------------------------------------------------------------

@@ -82,10 +82,10 @@ job: {{sync: {{from: '{written}'}}}}
 def test_what_is_the_hosts_stays_as_it_is(monkeypatch):
     monkeypatch.delenv("NOT_SET", raising=False)
     fields = ("python", "workdir", "state_dir", "setup")
-    written = ", ".join(f"{field}: $NOT_SET/~" for field in fields)
+    written = ", ".join(f"{field}: /$NOT_SET/~" for field in fields)
     text = f"hosts: [{{name: a, {written}, env: {{A: $NOT_SET}}}}]"
     host = load_text(text, "inv.yaml").hosts[0]
-    assert {host.python, host.workdir, host.state_dir, *host.setup} == {"$NOT_SET/~"}
+    assert {host.python, host.workdir, host.state_dir, *host.setup} == {"/$NOT_SET/~"}
     assert host.env == {"A": "$NOT_SET"}
 
 

@@ -78,6 +78,17 @@ def test_numbers_in_an_environment_become_text():
     assert Job.model_validate({"env": {"A": 1, "B": 1.5}}).env == {"A": "1", "B": "1.5"}
 
 
+@pytest.mark.parametrize("written", ["/scratch/me", "/", "~", "~/ddp runs/x"])
+def test_a_state_folder(written):
+    assert Host(name="a", state_dir=written).state_dir == written
+
+
+@pytest.mark.parametrize("written", ["", "scratch", "./x", "~me/x", "~x", "$TMPDIR/x", "/a\0b"])
+def test_what_is_no_state_folder(written):
+    with pytest.raises(ValidationError, match="state_dir"):
+        Host(name="a", state_dir=written)
+
+
 def test_a_job_has_one_thing_to_run():
     with pytest.raises(ValidationError, match="give script or module, not both"):
         Job(script="a.py", module="a")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import queue
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator.boot import failure
 from orchestrator.errors import AgentFailed, DdpOrchError, LinkLost, RequestFailed
-from orchestrator.link import Link, boot_failure
+from orchestrator.link import Link
 from orchestrator.node import frames
 
 if TYPE_CHECKING:
@@ -285,12 +288,64 @@ def test_a_python_that_is_too_old(talks, tmp_path):
 
 
 def test_a_connection_that_closes_without_a_code():
-    error = boot_failure("gpu1", None, "", b"")
+    error = failure("gpu1", None, "", b"")
     assert error.message == "the connection was closed before the agent started"
 
 
+@pytest.mark.parametrize(
+    ("stderr", "noise", "said", "hint"),
+    [
+        ("rbash: line 1: exec: restricted", b"", "rbash", "a restricted one; there: sudo chsh"),
+        ("", b"This account is currently not available.\n", "This account", "lets nobody in"),
+        ("open terminal failed: not a terminal", b"", "open terminal", "look for tmux or screen"),
+        ("OSError: [Errno 9] Bad file descriptor", b"", "OSError", "that closes stdout"),
+        ("no", b"", "no", "or a forced command that says so"),
+        ("", b"", "", "a shell such as /bin/false"),
+        # What everybody's startup files say on stderr is not why it ended.
+        ("stty: 'standard input': Inappropriate ioctl for device\n", b"bye", "bye", "says so"),
+        ("full\nbash: warning: setlocale: LC_ALL: cannot change\n", b"", "full", "says so"),
+        ("not allowed: exec /bin/sh -c 'for p in python3 x", b"", "not allowed: exec", "says so"),
+    ],
+)
+def test_what_a_shell_says_at_its_end_has_a_hint_to_it(stderr, noise, said, hint):
+    error = failure("gpu1", 1, stderr, noise)
+    words = f": {said}" if said else ", without a word"
+    assert f"ended with code 1 before the agent started{words}" in error.message
+    assert "python3" not in error.message
+    assert error.hint
+    assert hint in error.hint
+
+
+@linux
+@pytest.mark.parametrize("stdin", ["</dev/null", "<&-"])
+def test_an_agent_without_input_is_no_lost_connection(talks, stdin):
+    talk = talks(f"exec {stdin}; %s")
+    talk.link.wait_for_hello(SOON)
+    lost = talk.lost.get(timeout=SOON)
+    assert isinstance(lost, AgentFailed)
+    assert lost.message == "the agent's input ended, though nobody hung up"
+
+
+@linux
+@pytest.mark.parametrize("shell", ["bash", "dash", "fish", "tcsh", "zsh"])
+def test_every_login_shell_takes_the_longest_command_line(talks, shell, tmp_path):
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell} here")
+    junk = {"JUNK": os.urandom(5000).hex()}
+    first = [("command.run", {**run(["sh", "-c", "printf %s $JUNK"]), "env": junk})]
+    lengths: list[int] = []
+
+    def quoted(command: str) -> str:
+        lengths.append(len(command))
+        return shlex.quote(command)
+
+    talk = talks(f"exec {shell} -c %s", first, {"HOME": str(tmp_path)}, quoted)
+    assert talk.calls[0].result(SOON)["code"] == 0
+    assert lengths[0] > 13_000
+
+
 def test_a_long_last_word_is_cut():
-    assert len(boot_failure("gpu1", 1, "x" * 9999, b"").message) < 300
+    assert len(failure("gpu1", 1, "x" * 9999, b"").message) < 300
 
 
 # --- against a far end that is no agent ---------------------------------------------------------

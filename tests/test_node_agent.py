@@ -143,8 +143,12 @@ def gone(pid):
 
 def test_the_boot_fits_the_first_tcp_window():
     link = Link("gpu1", lambda error: None)
-    call = link.prepare("facts.gather")
-    assert len(link.command_line([(call, {"python": "~/venvs/train/bin/python"})])) < FIRST_WINDOW
+    first = {
+        "facts.gather": {"python": "~/venvs/train/bin/python"},
+        "files.try_out": {"state_dir": "/scratch/somebody/ddp-orch"},
+    }
+    calls = [(link.prepare(op), args) for op, args in first.items()]
+    assert len(link.command_line(calls)) < FIRST_WINDOW
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
@@ -160,7 +164,7 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     assert ["lo", "127.0.0.1"] in facts["addresses"]
 
     agent.load("files", "runs", "follow", "probe", "command")
-    agent.ask(2, "files.prepare", run="brave-otter", node=0)
+    agent.ask(2, "files.prepare", run="brave-otter", node=0, state_dir="~/.ddp-orch")
     folder = agent.answer(2)["done"]
     agent.ask(3, "probe.listen", port=0, token=cookie)
     port = agent.answer(3)["done"]["port"]
@@ -199,7 +203,7 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     assert events[-1] == "ended"
     assert (journal[-1]["code"], journal[-1]["reason"]) == (0, "exited")
     assert files["torchrun.out"] == b"worked\n"
-    assert agent.close() == 0
+    assert agent.close() == frames.EXIT_NO_INPUT
     assert agent.errors.read_text() == ""
 
 
@@ -244,7 +248,7 @@ def test_what_does_not_work_is_answered_and_the_agent_lives(boot_agent):
     agent.send({"op": "beat", "beat": 7})
     head, _ = agent.next()
     assert head["beat"] == 7
-    assert agent.close() == 0
+    assert agent.close() == frames.EXIT_NO_INPUT
 
 
 def test_a_stray_print_goes_to_stderr_and_breaks_no_frame(boot_agent):
@@ -271,7 +275,7 @@ def exec_something(agent):
 def test_the_end_of_the_channel_ends_the_agent_and_what_it_executes(boot_agent):
     agent = boot_agent(modules=["command"])
     pids = exec_something(agent)
-    assert agent.close() == 0
+    assert agent.close() == frames.EXIT_NO_INPUT
     for pid in pids:
         until(lambda pid=pid: gone(pid))
 
@@ -333,7 +337,7 @@ def test_a_reader_that_is_held_up_does_not_deafen_the_agent(boot_agent):
 
 def test_the_run_ends_with_the_agent_even_when_that_is_killed(boot_agent, cookie, tmp_path):
     agent = boot_agent(modules=["files", "runs"])
-    agent.ask(1, "files.prepare", run="brave-otter", node=0)
+    agent.ask(1, "files.prepare", run="brave-otter", node=0, state_dir="~/.ddp-orch")
     folder = agent.answer(1)["done"]
     agent.ask(
         2,

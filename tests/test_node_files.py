@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -34,7 +35,7 @@ def body(data):
 
 
 def test_all_folders_are_private_and_files_too_whatever_the_umask(home, open_umask):
-    folder = files.prepare(None, "brave-otter", 3)
+    folder = files.prepare(None, "brave-otter", 3, "~/.ddp-orch")
     assert folder == str(home / ".ddp-orch/runs/brave-otter/3")
     files.put(body(b"print()"), folder, "code/train.py")
     made = [".ddp-orch", ".ddp-orch/runs", ".ddp-orch/runs/brave-otter"]
@@ -46,10 +47,10 @@ def test_all_folders_are_private_and_files_too_whatever_the_umask(home, open_uma
 
 
 def test_a_folder_that_is_there_already_is_another_run():
-    files.prepare(None, "brave-otter", 0)
-    files.prepare(None, "brave-otter", 1)
+    files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    files.prepare(None, "brave-otter", 1, "~/.ddp-orch")
     with pytest.raises(FileExistsError, match="choose another --name"):
-        files.prepare(None, "brave-otter", 0)
+        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
 
 
 @pytest.mark.parametrize("place", [".ddp-orch", ".ddp-orch/runs", ".ddp-orch/runs/brave-otter"])
@@ -58,8 +59,8 @@ def test_a_symlink_in_place_of_a_folder_is_refused(home, place):
     elsewhere.mkdir(mode=0o700)
     (home / place).parent.mkdir(parents=True, exist_ok=True)
     (home / place).symlink_to(elsewhere)
-    with pytest.raises(PermissionError, match="private"):
-        files.prepare(None, "brave-otter", 0)
+    with pytest.raises(PermissionError, match="is a link or a file"):
+        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
     assert list(elsewhere.rglob("0")) == []
 
 
@@ -67,24 +68,65 @@ def test_a_symlink_in_place_of_a_folder_is_refused(home, place):
 def test_a_folder_that_others_may_write_is_refused(home, bits):
     (home / ".ddp-orch").mkdir()
     (home / ".ddp-orch").chmod(0o700 | bits)
-    with pytest.raises(PermissionError, match="private"):
-        files.prepare(None, "brave-otter", 0)
+    with pytest.raises(PermissionError, match="may be written to by others"):
+        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+
+
+def try_out(state_dir="~/.ddp-orch"):
+    return files.try_out(None, state_dir)
+
+
+def test_trying_leaves_nothing(home):
+    assert try_out()["problem"] is None
+    assert try_out()["free"] > 0
+    assert list(home.iterdir()) == []
+    files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    assert try_out()["problem"] is None
+    assert [path.name for path in (home / ".ddp-orch").iterdir()] == ["runs"]
+
+
+def test_trying_finds_what_preparing_would(home, monkeypatch):
+    assert try_out(f"{home}/no/such")["problem"] == f"there is no folder {home}/no to make it in"
+    with pytest.raises(FileNotFoundError):
+        files.prepare(None, "brave-otter", 0, f"{home}/no/such")
+    (home / "open").mkdir()
+    (home / "open").chmod(0o777)
+    assert try_out("~/open")["problem"].endswith("/open may be written to by others: chmod go-w")
+    (home / "file").touch()
+    assert try_out("~/file")["problem"].endswith("/file is a link or a file, no folder")
+    monkeypatch.setenv("HOME", "relative")
+    assert "is no absolute path (HOME is 'relative')" in try_out()["problem"]
+
+
+def test_a_full_disk_is_found_and_nothing_left(home, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert try_out()["problem"] == "No space left on device"
+    assert list(home.iterdir()) == []
+
+
+def test_a_command_starts_at_home_or_where_there_is_none_in_root(home, monkeypatch):
+    assert files.home_or_root() == str(home)
+    monkeypatch.setenv("HOME", str(home / "gone"))
+    assert files.home_or_root() == "/"
 
 
 @pytest.mark.parametrize("run", ["", "..", "../x", "a/b", "-x", "A", "a\n", "x" * 65])
 def test_a_run_is_called_by_a_plain_name(run):
     with pytest.raises(ValueError, match="not a run's name"):
-        files.run_folder(run, 0)
+        files.run_folder(run, 0, "~/.ddp-orch")
 
 
 def test_a_node_is_a_number():
     with pytest.raises(ValueError, match="not a run's name"):
-        files.run_folder("brave-otter", "../../x")
+        files.run_folder("brave-otter", "../../x", "~/.ddp-orch")
 
 
 @pytest.mark.parametrize("path", ["../x", "code/../../x", "/tmp/ddp-orch-x", ".."])
 def test_what_leads_out_of_the_folder_is_refused(home, path):
-    folder = files.prepare(None, "brave-otter", 0)
+    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
     with pytest.raises(ValueError, match="leads out"):
         files.put(body(b"x"), folder, path)
     assert not Path("/tmp/ddp-orch-x").exists()
@@ -92,7 +134,7 @@ def test_what_leads_out_of_the_folder_is_refused(home, path):
 
 
 def test_a_symlink_is_not_written_through(home):
-    folder = files.prepare(None, "brave-otter", 0)
+    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
     (home / "precious").write_text("kept")
     Path(folder, "train.py").symlink_to(home / "precious")
     with pytest.raises(OSError, match="symbolic"):
@@ -101,7 +143,7 @@ def test_a_symlink_is_not_written_through(home):
 
 
 def test_a_shorter_file_leaves_nothing_of_the_longer_one():
-    folder = files.prepare(None, "brave-otter", 0)
+    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
     files.put(body(b"a long one"), folder, "x")
     files.put(body(b"short"), folder, "x")
     assert Path(folder, "x").read_bytes() == b"short"

@@ -245,6 +245,21 @@ def test_python_at_the_hosts_home(python, expected):
     assert planned(inventory, cluster("a", facts={"a": facts()})).head.python == expected
 
 
+@pytest.mark.parametrize(
+    ("state_dir", "expected"),
+    [
+        (None, "/home/u/.ddp-orch"),
+        ("~/scratch", "/home/u/scratch"),
+        ("~", "/home/u"),
+        ("/tmp/mine/", "/tmp/mine"),
+    ],
+)
+def test_the_runs_folders_are_where_the_inventory_says(state_dir, expected):
+    inventory = Inventory(hosts=(Host(name="a", state_dir=state_dir),))
+    head = planned(inventory, cluster("a", facts={"a": facts()})).head
+    assert (head.state_dir, head.folder) == (expected, f"{expected}/runs/brave-otter/0")
+
+
 def test_the_nearer_environment_wins():
     inventory = Inventory(
         hosts=(Host(name="a", env={"B": "host", "C": "host"}),),

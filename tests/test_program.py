@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,6 +90,48 @@ def test_a_script_that_may_not_be_read(here):
     (here / "train.py").chmod(0)
     with pytest.raises(UsageError, match="may not be read"):
         found("train.py")
+
+
+LATIN_1 = """
+import sys
+from pathlib import Path
+from orchestrator.program import files_to_ship, from_locale, program_for
+from inventory.model import Host, Inventory
+inventory = Inventory(hosts=(Host(name="a"),))
+words = [from_locale(word) for word in sys.argv[1:]]
+program = program_for(inventory, words, None)
+print(sys.getfilesystemencoding())
+print(ascii([program.target, *program.args, *files_to_ship(program)]))
+"""
+
+
+def latin_1(tmp_path):
+    """A locale that is not UTF-8, made here: hardly a machine has one."""
+    localedef = shutil.which("localedef")
+    made = localedef and subprocess.run(
+        [localedef, "-i", "de_DE", "-f", "ISO-8859-1", tmp_path / "de_DE.ISO-8859-1"], check=False
+    )
+    if not made or made.returncode:
+        pytest.skip("no localedef here, or not what it needs (Debian: locales)")
+    return {"LOCPATH": str(tmp_path), "LC_ALL": "de_DE.ISO-8859-1"}
+
+
+@pytest.mark.parametrize("where", ["UTF-8", "C", "ISO-8859-1"])
+def test_words_go_to_hosts_byte_by_byte_whatever_the_locale(where, tmp_path):
+    env = {"UTF-8": {"LC_ALL": "C.UTF-8"}, "C": {"LC_ALL": "C"}}.get(where) or latin_1(tmp_path)
+    script = os.fsencode(tmp_path) + b"/w\xc3\xa4.py"
+    Path(os.fsdecode(script)).touch()
+    run = subprocess.run(
+        [sys.executable, "-c", LATIN_1, script, b"\xc3\xbc", b"\xff\xe4"],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    encoding, words = run.stdout.splitlines()
+    assert (encoding == "iso8859-1") == (where == "ISO-8859-1")
+    assert words == ascii(["w\u00e4.py", "\u00fc", "\udcff\udce4", "w\u00e4.py"])
 
 
 def test_names():

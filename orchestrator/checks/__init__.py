@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.checks import env, host, net, ssh
+from orchestrator.checks import env, fs, host, net, ssh
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from orchestrator.events import Verdict
     from orchestrator.facts import ClusterFacts
 
-CATALOGUE: tuple[Check, ...] = (*ssh.CHECKS, *host.CHECKS, *env.CHECKS, *net.CHECKS)
+CATALOGUE: tuple[Check, ...] = (*ssh.CHECKS, *host.CHECKS, *fs.CHECKS, *env.CHECKS, *net.CHECKS)
 IDS = tuple(check.id for check in CATALOGUE)
 # Without a connection there is nothing to start with.
 SKIPPABLE = tuple(id_ for id_ in IDS if id_ != "ssh.reach")

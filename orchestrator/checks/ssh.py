@@ -44,7 +44,9 @@ def _noise(cluster: ClusterFacts) -> Iterator[Verdict]:
                 status="warn",
                 host=host,
                 message=f"a startup file of the shell prints: {first}",
-                hint="print only in interactive shells: [[ $- == *i* ]] || return, at its top",
+                hint="print only in interactive shells; at its top, bash and zsh: "
+                "[[ $- == *i* ]] || return; csh: if (! $?prompt) exit; "
+                "fish: status is-interactive || return",
             )
 
 

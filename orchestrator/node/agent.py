@@ -79,9 +79,12 @@ class Agent:
             self._receive(head, b"")
         unpacker = frames.Unpacker()
         while True:
-            data = os.read(0, 1 << 18)
+            try:
+                data = os.read(0, 1 << 18)
+            except OSError:  # closed by what began the shell
+                data = b""
             if not data:
-                self.end(0)
+                self.end(frames.EXIT_NO_INPUT)
             self._heard = time.monotonic()
             for head, body in unpacker.feed(data):
                 self._receive(head, body)

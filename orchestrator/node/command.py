@@ -9,6 +9,8 @@ import signal
 import subprocess
 import time
 
+from . import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -26,7 +28,7 @@ def run(call: Call, argv: list[str], env: dict[str, str], cwd: str | None) -> di
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(os.environ, **env),
-        cwd=os.path.expanduser(cwd or "~"),
+        cwd=os.path.expanduser(cwd) if cwd else files.home_or_root(),
         start_new_session=True,
     )
     call.at_end(lambda: end_group(process))

@@ -6,7 +6,6 @@ import glob
 import json
 import os
 import platform
-import pwd
 import shutil
 import signal
 import socket
@@ -15,6 +14,8 @@ import subprocess
 import sys
 import threading
 import time
+
+from . import files
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def gather(call: Call, python: str, deadline: float = 20.0) -> dict[str, Any]:
         "network_id": os.stat("/proc/self/ns/net").st_ino,
         "system": platform.system(),
         "machine": platform.machine(),
-        "user": user_name(),
+        "user": files.user_name(os.geteuid()),
         "home": home,
         "cores": cores(),
         "addresses": addresses(),
@@ -94,13 +95,6 @@ def read(path: str) -> str:
         return file.read().strip()
 
 
-def user_name() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())
-
-
 def cores() -> int:
     """Count the cores that are ours to use: a batch system may have set others apart."""
     if sys.platform == "linux":
@@ -123,7 +117,7 @@ def interpreter(python: str, deadline: float) -> dict[str, Any]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=os.path.expanduser("~"),
+            cwd=files.home_or_root(),
             start_new_session=True,
         )
     except OSError as error:
@@ -139,6 +133,8 @@ def interpreter(python: str, deadline: float) -> dict[str, Any]:
     try:
         found = dict(json.loads(printed.decode("utf-8", "replace").strip().splitlines()[-1]))
     except (ValueError, IndexError, TypeError):
+        if os.environ.get("PYTHONHOME"):
+            return {"problem": "does not start with PYTHONHOME=%s" % os.environ["PYTHONHOME"]}
         last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
         return {"problem": "is no Python: " + (last[0] if last else "it printed nothing of use")}
     if "torch" not in found:

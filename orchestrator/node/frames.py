@@ -19,6 +19,8 @@ LARGEST = 64 << 20
 # How the boot on a host ends when it cannot become an agent; each has its own sentence on screen.
 EXIT_NO_PYTHON = 97
 EXIT_OLD_PYTHON = 98
+# Its input ended though nobody hung up: what began the shell there gave it another one.
+EXIT_NO_INPUT = 96
 
 
 def pack(head: dict[str, Any], body: bytes = b"") -> bytes:

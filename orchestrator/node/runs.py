@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 
-from . import processes, supervisor
+from . import files, processes, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def start(
     grace: float,
 ) -> dict[str, Any]:
     """Start torchrun under a supervisor, whose own program is the request's body."""
-    home = os.path.expanduser("~")
     cwd = os.path.expanduser(cwd) if cwd else folder
     if not os.path.isdir(cwd):
         raise FileNotFoundError("workdir %s is no folder on this host" % cwd)
@@ -49,18 +48,18 @@ def start(
     with LEASHES:
         if folder in STOPPED:
             raise InterruptedError("the run was stopped before it started")
-        boot(folder, cookie, text, home)
+        boot(folder, cookie, text)
     return {"supervisor": SUPERVISORS[folder].pid}
 
 
-def boot(folder: str, cookie: str, text: bytes, home: str) -> None:
+def boot(folder: str, cookie: str, text: bytes) -> None:
     with open(os.path.join(folder, "supervisor.log"), "ab", opener=supervisor.private) as log:
         process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", reading(len(text))],
+            [sys.executable, "-X", "utf8", "-I", "-S", "-c", reading(len(text))],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
-            cwd=home if os.path.isdir(home) else "/",
+            cwd=files.home_or_root(),
             start_new_session=True,
         )
     assert process.stdin

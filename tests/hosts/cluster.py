@@ -69,7 +69,7 @@ class Cluster:
             "UsePAM": "no",
             "UseDNS": "no",
             "AuthenticationMethods": "publickey",
-            "AuthorizedKeysFile": f"{self.identity}.pub",
+            "AuthorizedKeysFile": f"{self.identity}.pub .ssh/authorized_keys",
             "Subsystem": "sftp internal-sftp",
         }
         version = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=False).stderr

@@ -50,8 +50,25 @@ exec env --ignore-signal=CHLD cat
 """
 RESTORE = """
 hostname "$1"; nft flush ruleset
+while umount "$2" 2>&-; do :; done; rm -rf /run/home
 ip link set eth0 mtu 1500; tc qdisc del dev eth0 root 2>&- || :
 """
+
+
+# $1 a folder that only root may enter, $@ what must be reached below it by others too. The rest of
+# it is hidden.
+OPEN = """
+closed=$1; shift; n=0
+for kept; do
+  n=$((n + 1)); mkdir -p /run/kept$n; mount --bind "$kept" /run/kept$n
+done
+mount -t tmpfs -o mode=755 tmpfs "$closed"; n=0
+for kept; do
+  n=$((n + 1)); mkdir -p "$kept"; mount --move /run/kept$n "$kept"; rmdir /run/kept$n
+done
+mount -o remount,ro "$closed"
+"""
+UID = 1234  # of the ordinary user
 
 
 def new_key(path: Path) -> None:
@@ -62,6 +79,12 @@ def new_key(path: Path) -> None:
 def emptied(folder: Path) -> None:
     for path in folder.iterdir():
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def closed_to_others(path: Path) -> Path | None:
+    """Return the first folder on the way there that only its owner may enter."""
+    way = [*reversed(path.parents), path]
+    return next((folder for folder in way if not folder.stat().st_mode & 0o001), None)
 
 
 def root_entry(file: str, entry: str) -> str:
@@ -83,6 +106,7 @@ class NsHost:
         self._init: Process | None = None
         self._sshd: subprocess.Popen[str] | None = None
         self._sshd_is_default = True
+        self._opened = False
 
     # Being there -----------------------------------------------------------------------------
 
@@ -143,7 +167,9 @@ class NsHost:
     def restore(self) -> None:
         """Undo the faults that a test put in, and empty the home; `await_sshd` comes after it."""
         self.link_up()
-        command(*self._enter, "sh", "-euc", RESTORE, "restore", self.hostname, env=HOST_ENV)
+        command(
+            *self._enter, "sh", "-euc", RESTORE, "restore", self.hostname, self.home, env=HOST_ENV
+        )
         self._write_etc()
         emptied(self.home)
         changed = self.key.read_bytes() != self._first_key[0]
@@ -238,6 +264,31 @@ class NsHost:
         # A home by /etc/passwd and not by a mount: interpreters may live below root's home.
         entry = f"root:x:0:0:root:{self.home}:{shell}"
         (self.folder / "etc/passwd").write_text(root_entry("/etc/passwd", entry))
+
+    def add_user(self, name: str) -> str:
+        """Let an ordinary user log in, until restored. Return his home."""
+        home = f"/run/home/{name}"
+        self.write(
+            f"{home}/.ssh/authorized_keys", self.cluster.identity.with_suffix(".pub").read_text()
+        )
+        self.run(["chown", "-R", f"{UID}:{UID}", home], check=True)
+        entries = {
+            "passwd": f"{name}:x:{UID}:{UID}::{home}:{self.cluster.login_shell}\n",
+            "shadow": f"{name}:*:19000:0:99999:7:::\n",
+        }
+        for file, entry in entries.items():
+            with (self.folder / "etc" / file).open("a") as whole:
+                whole.write(entry)
+        self._open_interpreters()
+        return home
+
+    def _open_interpreters(self) -> None:
+        """Let everybody reach the interpreter of the test run: it may live below root's home."""
+        kept = {Path(sys.prefix), Path(sys.base_prefix)}
+        for closed in {} if self._opened else {closed_to_others(path) for path in kept} - {None}:
+            below = [path for path in kept if path.is_relative_to(closed)]
+            self.run(["sh", "-euc", OPEN, "open", closed, *below], check=True)
+        self._opened = True
 
     def nft(self, ruleset: str) -> None:
         command("ip", "netns", "exec", self.netns, "nft", "-f", "-", input=ruleset)
