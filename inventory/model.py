@@ -66,11 +66,13 @@ class Host(Value):
     A file on this machine, relative to the inventory's folder; ~ and $VAR are filled in."""
 
     python: Text = "python3"
-    """What has torch on the host: an interpreter, the folder of a virtual or conda environment, or
-    a conda environment's name. A name or a path; ~ is the home there."""
+    """What has torch on the host: an interpreter (a name or a path), the folder of a virtual or
+    conda environment, or a conda environment's name. ~ is the home there, and a relative path
+    begins at it. Workers get what activating the environment would set; nothing is sourced."""
 
     workdir: Text | None = None
-    """The folder on the host where workers start. Default: the run's own folder."""
+    """The folder on the host where workers start; it must be there. ~ is the home there, and a
+    relative path begins at it. Default: the run's own folder."""
 
     state_dir: StateDir | None = None
     """The folder on the host that holds the runs' folders. Default: ~/.ddp-orch, where ~ is the
@@ -83,8 +85,9 @@ class Host(Value):
     """The GPUs to use, as nvidia-smi numbers them. Default: all that are visible there."""
 
     setup: Commands = ()
-    """Commands for the host's sh, a list or one text, run once before the workers start; one that
-    fails stops the start. They see the environment that the workers will have."""
+    """Commands for the host's sh, a list or one text, run in workdir before any worker starts; one
+    that fails stops the start on all hosts. They see the environment that the workers will have;
+    what they export themselves ends with them."""
 
     env: Env = {}
     """Environment of the workers on this host, over the job's own."""
@@ -149,19 +152,22 @@ class Job(Value):
     """The worker's arguments, passed on unchanged."""
 
     launcher: Literal["torchrun", "accelerate", "plain"] = "torchrun"
-    """What starts the workers on a host. plain: the command itself, once per host."""
+    """What starts the workers on a host. Not there yet, and refused by `up`: accelerate, and plain,
+    which is the command itself, once per host."""
 
     torchrun_args: TorchrunArgs = ()
     """More options for torchrun; those that are set here already are refused."""
 
     nnodes: NodeCount | None = None
-    """How many of the hosts take part: a number, or min:max for an elastic run. Default: all."""
+    """How many of the hosts take part: a number, or min:max for an elastic run. Not there yet, and
+    refused by `up`, but for the number of all hosts. Default: all."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often torchrun may restart the workers. 0: the first that dies ends the run."""
 
     sync: Sync | None = None
-    """A folder of this machine that is sent to the hosts before the start. Default: none."""
+    """A folder of this machine that is sent to the hosts before the start. Not there yet, and
+    refused by `up`. Default: none."""
 
     env: Env = {}
     """Environment of every worker."""

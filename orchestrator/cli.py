@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from inventory.model import Inventory
-    from orchestrator.conductor import Sink
+    from orchestrator.emit import Sink
+    from orchestrator.masking import Mask
+    from orchestrator.plan import Program
     from orchestrator.run import Options
 
 app = typer.Typer(
@@ -31,6 +33,8 @@ app = typer.Typer(
 
 # What follows the first "--" is the worker's; split off before any parser sees it.
 _after_dashes: list[str] | None = None
+# Of the secrets that were read: the last resort, which shows what nobody expected, masks as well.
+_mask: Mask | None = None
 
 InventoryPath = Annotated[
     str | None,
@@ -84,6 +88,27 @@ EnvOption = Annotated[
         "--env", metavar="K[=V]", help="Environment of the workers; without =V this machine's."
     ),
 ]
+EnvFileOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--env-file",
+        metavar="FILE",
+        help="Lines K=V, over the inventory's; V up to the line's end as it is, without quotes "
+        "around it; # begins a line of comment. --env wins.",
+    ),
+]
+SecretOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="K",
+        help="Environment of the workers, from this machine's: in no command line, never shown.",
+    ),
+]
+NoPythonOption = Annotated[
+    bool,
+    typer.Option("--no-python", help="Run a program there that is no Python script: -- PROGRAM."),
+]
 OutputOption = Annotated[
     str, typer.Option("-o", "--output", metavar="table|json", help="For people or for programs.")
 ]
@@ -104,7 +129,10 @@ def up(
     ] = None,
     module: ModuleOption = None,
     max_restarts: RestartsOption = None,
+    no_python: NoPythonOption = False,
     env: EnvOption = None,
+    env_file: EnvFileOption = None,
+    secret: SecretOption = None,
     skip_check: SkipOption = None,
     accept_new_host_keys: AcceptOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the plan.")] = False,
@@ -118,17 +146,19 @@ def up(
     """
     from orchestrator import program, run, screen, store
 
-    found = _inventory(inventory, hosts, include, exclude)
-    options = _options(name, max_restarts, env, skip_check, accept_new_host_keys)
-    what = program.program_for(found, _words(), module)
+    found = _to_run(inventory, hosts, include, exclude)
+    names = [*found.job.secrets, *(secret or ())]
+    options = _options(name, max_restarts, env, skip_check, accept_new_host_keys, env_file, names)
+    what = _program(found, options, module, no_python)
     if dry_run:
-        screen.show_plan(run.plan(found, what, options))
+        screen.show_plan(run.plan(found, what, options), options.mask)
         return
     shown = _output(output, screen.Screen(verbose=verbose, quiet=quiet), screen.JsonLines())
     run_name = program.new_name(store.taken, name)
     record = store.RunStore(run_name)
     try:
-        code = run.up(found, what, options, run_name, [shown, record], str(record.logs))
+        sinks: list[Sink] = [shown, record]
+        code = run.up(found, what, options, run_name, sinks, record.keep, str(record.logs))
     finally:
         record.close()
     raise typer.Exit(code)
@@ -164,15 +194,19 @@ def plan(
     exclude: ExcludeOption = None,
     module: ModuleOption = None,
     max_restarts: RestartsOption = None,
+    no_python: NoPythonOption = False,
     env: EnvOption = None,
+    env_file: EnvFileOption = None,
+    secret: SecretOption = None,
 ) -> None:
     """Show the ranks and each host's command; touch no host."""
-    from orchestrator import program, run, screen
+    from orchestrator import run, screen
 
-    found = _inventory(inventory, hosts, include, exclude)
-    options = _options(None, max_restarts, env, None, False)
-    what = program.program_for(found, _words(), module)
-    screen.show_plan(run.plan(found, what, options))
+    found = _to_run(inventory, hosts, include, exclude)
+    names = [*found.job.secrets, *(secret or ())]
+    options = _options(None, max_restarts, env, None, False, env_file, names)
+    what = _program(found, options, module, no_python)
+    screen.show_plan(run.plan(found, what, options), options.mask)
 
 
 @app.command("exec")
@@ -182,6 +216,8 @@ def exec_(
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
     env: EnvOption = None,
+    env_file: EnvFileOption = None,
+    secret: SecretOption = None,
     accept_new_host_keys: AcceptOption = False,
 ) -> None:
     """Run a command on all hosts at once.
@@ -189,15 +225,18 @@ def exec_(
     ddp-orch exec inventory.yaml -- nvidia-smi -L. One word is a line for the shell
     there: -- 'df -h | tail -1'. The exit code is the worst host's.
     """
-    from orchestrator import run, screen
+    from orchestrator import refusals, run, screen
 
     if not _after_dashes:
         raise UsageError("no command", hint="ddp-orch exec inventory.yaml -- COMMAND")
     found = _inventory(inventory, hosts, include, exclude)
-    options = _options(None, None, env, None, accept_new_host_keys)
-    shown = screen.Screen()
+    options = _options(None, None, env, None, accept_new_host_keys, env_file, secret)
+    refusals.shown_secrets([("the command", _words())], options.secrets)
+    shown, mask = screen.Screen(), options.mask
     try:
-        code = run.exec_(found, _words(), options, shown.output, screen.show_error)
+        code = run.exec_(
+            found, _words(), options, shown.output, lambda e: screen.show_error(e, mask)
+        )
     finally:
         shown.output_ended()
     raise typer.Exit(code)
@@ -293,10 +332,12 @@ def _options(
     env: list[str] | None,
     skip: list[str] | None,
     accept: bool,
+    env_files: list[str] | None = None,
+    secrets: list[str] | None = None,
 ) -> Options:
     import re
 
-    from orchestrator import checks, run, screen
+    from orchestrator import checks, given, run, screen
     from orchestrator.program import from_locale
 
     # Here, before there is a record of the run: a typing error leaves nothing behind.
@@ -307,24 +348,40 @@ def _options(
         )
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         raise UsageError(f"{name!r} is not a run's name", hint="lower-case letters, digits and -")
-    given: dict[str, str] = {}
-    for item in env or []:
-        key, equals, value = item.partition("=")
-        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key):
-            raise UsageError(f"--env {item!r} is not K or K=V")
-        if not equals and key not in os.environ:
-            raise UsageError(
-                f"--env {key}: this machine has no such variable", hint=f"--env {key}=VALUE"
-            )
-        given[key] = from_locale(value if equals else os.environ[key])
-    return run.Options(
+    global _mask  # what goes wrong from here on may have a secret in its words
+    options = run.Options(
         skip=frozenset(skip or ()),
         accept_new_host_keys=accept,
         max_restarts=max_restarts,
-        env=given,
+        env=given.environment(env_files or (), map(from_locale, env or ())),
+        secrets=given.secrets(secrets or ()),
         name=name,
         ask=screen.asker(),
     )
+    _mask = options.mask
+    return options
+
+
+def _to_run(
+    path: str | None,
+    hosts: list[str] | None,
+    include: list[str] | None,
+    exclude: list[str] | None,
+) -> Inventory:
+    """Read an inventory whose job is to be run, all of it."""
+    from orchestrator import refusals
+
+    found = _inventory(path, hosts, include, exclude)
+    refusals.not_there_yet(found)
+    return found
+
+
+def _program(found: Inventory, options: Options, module: str | None, no_python: bool) -> Program:
+    from orchestrator import program, refusals
+
+    what = program.program_for(found, _words(), module, no_python=no_python)
+    refusals.contradictions(found, what, options.env, options.secrets)
+    return what
 
 
 def _output(wanted: str, table: Sink, as_json: Sink) -> Sink:
@@ -389,9 +446,10 @@ def _run(verb: Callable[[], object]) -> int:
     try:
         verb()
     except DdpOrchError as error:
+        from orchestrator.masking import Mask
         from orchestrator.screen import show_error
 
-        show_error(error)
+        show_error(error, _mask or Mask())
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -399,9 +457,12 @@ def _run(verb: Callable[[], object]) -> int:
         import traceback
 
         from orchestrator import screen, store
+        from orchestrator.masking import Mask
 
-        kept = store.keep_report(traceback.format_exc())
+        mask = _mask or Mask()
+        kept = store.keep_report(mask.text(traceback.format_exc()))
         report = f"please report it with {kept}" if kept else f"please report it: {error!r}"
-        screen.show_lines(["ddp-orch: internal error, which is our fault", f"  -> {report}"])
+        said = ["ddp-orch: internal error, which is our fault", f"  -> {report}"]
+        screen.show_lines(said, mask)
         return INTERNAL
     return 0

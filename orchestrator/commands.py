@@ -5,9 +5,13 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.masking import revealed
+from orchestrator.plan import at_home
 
 if TYPE_CHECKING:
+    from orchestrator.masking import Secret
     from orchestrator.plan import NodePlan, RunPlan
 
 # The name that node/ranks.py registers with torchrun, and the folder it is shipped in.
@@ -37,6 +41,22 @@ class Environment:
     prepended: dict[str, str]
     """Put before what is there, with a colon."""
 
+    removed: tuple[str, ...]
+    """The host's own that would do harm."""
+
+    secrets: dict[str, Secret]
+    """Fixed as well, and shown to nobody."""
+
+    def for_the_host(self) -> dict[str, Any]:
+        """Return all of it in clear: through the link, which is encrypted, and nowhere else."""
+        return {
+            "defaults": self.defaults,
+            "fixed": self.fixed,
+            "prepended": self.prepended,
+            "removed": self.removed,
+            "secrets": revealed(self.secrets),
+        }
+
 
 def torchrun(plan: RunPlan, node: NodePlan) -> list[str]:
     """Return the whole command of a node, as words."""
@@ -62,6 +82,8 @@ def torchrun(plan: RunPlan, node: NodePlan) -> list[str]:
         "--logs-specs": PLUGIN,
     }
     words = [node.python, "-m", "torch.distributed.run"]
+    # The user's first: should one be short for one of ours, or lack its value, ours stand.
+    words += plan.torchrun_args
     words += [word for option, value in options.items() for word in (option, str(value))]
     return words + worker_words(plan, node)
 
@@ -69,12 +91,19 @@ def torchrun(plan: RunPlan, node: NodePlan) -> list[str]:
 def worker_words(plan: RunPlan, node: NodePlan) -> list[str]:
     """Return what to run, so that the arguments come through torchrun's parser unchanged."""
     program = plan.program
-    target = f"{node.folder}/code/{program.target}" if program.ships else program.target
+    target = at_home(program.target, node.home)
+    if program.ships:
+        target = f"{node.folder}/code/{program.target}"
+    how = [] if program.python else ["--no-python"]
+    if program.module:
+        how = ["-m"]
+    elif program.python:
+        target = untouched_by_macros(target)  # an argument of Python's, to torchrun
     args = [untouched_by_macros(arg) for arg in program.args]
     # Without it argparse looks at them too: it takes their first "--" for its own, and stops at one
     # that could be short for several of torchrun's options (--log: --log-dir or --logs-specs).
     escape = ["--"] if args else []
-    return [*(["-m"] if program.module else []), target, *escape, *args]
+    return [*how, target, *escape, *args]
 
 
 def untouched_by_macros(arg: str) -> str:
@@ -107,15 +136,43 @@ def environment(plan: RunPlan, node: NodePlan) -> Environment:
         "DDP_ORCH_HOSTS": ",".join(n.host for n in plan.nodes),
         "TORCHELASTIC_ERROR_FILE": f"{node.folder}/torchrun.error.json",
     }
-    fixed = needed | {k: v for k, v in node.env.items() if k != "PYTHONPATH"}
+    fixed = needed | visible_gpus(node) | node.activated
+    fixed |= {k: v for k, v in node.env.items() if k != "PYTHONPATH"}
     path = [f"{node.folder}/{PLUGIN_FOLDER}"]
     if node.env.get("PYTHONPATH"):
         path.append(node.env["PYTHONPATH"])
+    prepended = {"PYTHONPATH": ":".join(path)}
+    if node.activated:
+        # As activation does: before the user's own PATH, which takes the place of the host's.
+        prefix = node.activated.get("VIRTUAL_ENV") or node.activated["CONDA_PREFIX"]
+        programs = f"{prefix}/bin"
+        if node.env.get("PATH"):
+            fixed["PATH"] = f"{programs}:{node.env['PATH']}"
+        else:
+            prepended["PATH"] = programs
+    home = ("PYTHONHOME",) if node.activated and "PYTHONHOME" not in node.env else ()
     return Environment(
         defaults={k: v for k, v in defaults.items() if k not in node.env},
         fixed=fixed,
-        prepended={"PYTHONPATH": ":".join(path)},
+        prepended=prepended,
+        removed=home,
+        secrets=plan.secrets,
     )
+
+
+def visible_gpus(node: NodePlan) -> dict[str, str]:
+    if node.gpus is None:
+        return {}
+    # CUDA itself would number them by speed; nvidia-smi does by their place on the bus.
+    return {
+        "CUDA_VISIBLE_DEVICES": ",".join(map(str, node.gpus)),
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+
+
+def in_a_shell(command: str) -> list[str]:
+    """Return how a host runs a command of `setup:`."""
+    return ["/bin/sh", "-c", command]
 
 
 def as_typed(plan: RunPlan, node: NodePlan) -> str:
@@ -127,10 +184,13 @@ def as_typed(plan: RunPlan, node: NodePlan) -> str:
         for k, v in (env.defaults | env.fixed).items()
     ]
     assignments += [f'{k}={quoted(v)}"${{{k}:+:${k}}}"' for k, v in env.prepended.items()]
+    assignments += [f"{name}={secret}" for name, secret in env.secrets.items()]
+    without = [f"unset {name} &&" for name in env.removed]
     words = torchrun(plan, node)
     ours = len(words) - len(plan.program.args)
     command = [*map(quoted, words[:ours]), *map(shlex.quote, words[ours:])]
-    return f"cd {quoted(node.workdir or node.folder)} && {' '.join([*assignments, *command])}"
+    line = " ".join([*without, *assignments, *command])
+    return f"cd {quoted(node.workdir or node.folder)} && {line}"
 
 
 def quoted(word: str) -> str:

@@ -1,9 +1,8 @@
-"""One run on a fleet: ship, launch, watch, take down."""
+"""One run on a fleet: ship, set up, launch, watch, take down."""
 
 from __future__ import annotations
 
 import contextlib
-import secrets
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -13,39 +12,20 @@ from orchestrator.errors import DdpOrchError, HostError
 from orchestrator.events import Ended, Event, LinkDown, NodeEnded, StopAsked, Warned
 from orchestrator.fleet import Arrived, Finished, Lost
 from orchestrator.journal import NodeFiles
-from orchestrator.state import Keep, RunState, Stop, Warn, decide, fold, summary
+from orchestrator.setups import Setup, launch_spec, supervisor
+from orchestrator.state import Keep, RunState, Stop, Warn, decide, summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
+    from orchestrator.emit import Emitter
     from orchestrator.fleet import Fleet, Item
     from orchestrator.plan import RunPlan
-
-    Sink = Callable[[Event, RunState], None]
 
 GRACE = 10.0
 SHIP_SECONDS = 120.0
 # After its grace a node has this long to say that nothing is left, before it is given up.
 LAST_WORD = 30.0
-
-
-class Emitter:
-    """Folds each event into the state and hands both to the sinks."""
-
-    def __init__(self, sinks: Sequence[Sink]) -> None:
-        self.state = RunState()
-        self._sinks = list(sinks)
-
-    def __call__(self, event: Event) -> None:
-        self.state = fold(self.state, event)
-        for sink in list(self._sinks):
-            try:
-                sink(event, self.state)
-            except OSError as error:
-                # A full disk or a closed pager ends the telling, not the run.
-                self._sinks.remove(sink)
-                what = f"{error.filename or 'output'}: {error.strerror or error}"
-                self(Warned(message=f"{what}; no more is written there"))
 
 
 class Interrupts:
@@ -98,6 +78,7 @@ class Conductor:
             node.host: NodeFiles(node.rank, node.host, fleet.hosts[node.host].our_time)
             for node in plan.nodes
         }
+        self._setup = Setup(fleet, plan, emit, GRACE)
         self._started: set[int] = set()
         self._give_up = float("inf")
 
@@ -109,7 +90,7 @@ class Conductor:
         try:
             self._ship()
             if not self._interrupts.count:
-                self._launch()
+                self._setup.begin()
         except DdpOrchError as error:
             # What a host could not do ends its part; the others' follows by the rules of state.py.
             if not self._interrupts.count:
@@ -117,6 +98,8 @@ class Conductor:
         while not self.state.over:
             self._obey_interrupts()
             self._decide()
+            if self._setup.done and not self._started and self.state.stop is None:
+                self._launch()
             item = self._fleet.next(0.1)
             if item is not None:
                 self._take(item)
@@ -158,22 +141,12 @@ class Conductor:
 
     def _launch(self) -> None:
         """Start torchrun on all hosts in parallel, and follow what it and its workers write."""
-        program = boot.program(boot.in_order(["supervisor"]), "").encode()
-        args = {}
-        for node in self._nodes.values():
-            env = commands.environment(self._plan, node)
-            args[node.host] = {
-                "folder": node.folder,
-                "argv": commands.torchrun(self._plan, node),
-                "env": {"defaults": env.defaults, "fixed": env.fixed, "prepended": env.prepended},
-                "cwd": node.workdir,
-                "cookie": secrets.token_hex(16),
-                "grace": GRACE,
-            }
-        for host, spec in args.items():
-            self._started.add(self._nodes[host].rank)
+        program = supervisor()
+        for node in self._plan.nodes:
+            self._started.add(node.rank)
+            spec = launch_spec(self._plan, node, commands.torchrun(self._plan, node), GRACE)
             with contextlib.suppress(HostError):  # a lost host comes out of the fleet's queue
-                self._fleet.stream(host, "follow.launch", spec, program)
+                self._fleet.stream(node.host, "follow.launch", spec, program)
 
     def _node_failed(self, host: str, error: DdpOrchError) -> None:
         node = self._nodes[host].rank
@@ -185,6 +158,12 @@ class Conductor:
     # ---- watching ----
 
     def _take(self, item: Item) -> None:
+        stopping = self.state.stop is not None
+        if self._setup.take(item, stopping=stopping):
+            over = self.state.nodes[self._nodes[item.host].rank].over
+            if stopping and not over and not self._setup.running_on(item.host):
+                self._never_started(item.host)
+            return
         for event in self._events(item):
             self._emit(event)
 
@@ -231,13 +210,19 @@ class Conductor:
         for rank, node in self.state.nodes.items():
             if node.ended:
                 continue  # one that counts as lost is told all the same: its link may live
-            if rank not in self._started:
-                self._emit(_node_ended(rank, node.host, "stopped"))
+            folder = self._setup.running_on(node.host)
+            if rank not in self._started and folder is None:
+                self._never_started(node.host)
                 continue
             # Its answer is not waited for: the journal tells of the end.
             with contextlib.suppress(DdpOrchError):
-                folder = self._nodes[node.host].folder
+                folder = folder or self._nodes[node.host].folder
                 self._fleet.hosts[node.host].call("runs.stop", {"folder": folder, "grace": grace})
+
+    def _never_started(self, host: str) -> None:
+        self._emit(
+            _node_ended(self._nodes[host].rank, host, "stopped", self._setup.survivors(host))
+        )
 
     def _give_up_silent(self) -> None:
         """Name a node that does not say its last word, rather than wait for ever."""
@@ -249,7 +234,7 @@ class Conductor:
                 self._emit(LinkDown(host=node.host, node=rank, message=late, time=time.time()))
 
 
-def _node_ended(node: int, host: str, reason: str) -> NodeEnded:
+def _node_ended(node: int, host: str, reason: str, survivors: tuple[str, ...] = ()) -> NodeEnded:
     """Make up the last word of a node that cannot say it."""
     return NodeEnded(
         node=node,
@@ -257,6 +242,6 @@ def _node_ended(node: int, host: str, reason: str) -> NodeEnded:
         code=None,
         signal=None,
         reason=reason,
-        survivors=(),
+        survivors=survivors,
         time=time.time(),
     )

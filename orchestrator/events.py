@@ -94,6 +94,38 @@ class Planned:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SetupBegan:
+    """One of a host's `setup:` commands runs."""
+
+    node: int
+    host: str
+    number: int
+    of: int
+    command: str
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetupEnded:
+    """It has ended, and all that it started with it."""
+
+    node: int
+    host: str
+    number: int
+    of: int
+    command: str
+    code: int | None
+    signal: int | None
+    reason: str
+    survivors: tuple[str, ...]
+    time: float
+
+    @property
+    def went_well(self) -> bool:
+        return self.code == 0 and self.reason == "exited" and not self.survivors
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launched:
     """torchrun runs on a node."""
 
@@ -136,7 +168,7 @@ class WorkerEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class Logged:
-    """New bytes of one worker's stream, or of torchrun's own (rank None)."""
+    """New bytes of one worker's stream, or (rank None) of torchrun's own or a setup command's."""
 
     node: int
     host: str
@@ -145,6 +177,8 @@ class Logged:
     round: int
     offset: int
     data: bytes
+    setup: int | None = None
+    """The number of the setup command that wrote them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +228,8 @@ class Failure:
     signal: int | None
     message: str
     tail: tuple[str, ...]
+    setup: str | None = None
+    """The setup command that failed, before any worker was started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +254,8 @@ Event: TypeAlias = (
     | HostFailed
     | Checked
     | Planned
+    | SetupBegan
+    | SetupEnded
     | Launched
     | WorkersUp
     | WorkerEnded
@@ -228,6 +266,13 @@ Event: TypeAlias = (
     | Warned
     | Ended
 )
+
+
+def brief(command: str) -> str:
+    """Return a shell command as one line of a sentence."""
+    one = " ".join(command.split())
+    return f"`{one}`" if len(one) <= 100 else f"`{one[:96]} ...`"
+
 
 _NAMES: dict[str, type[Any]] = {cls.__name__: cls for cls in typing.get_args(Event)}
 

@@ -13,6 +13,12 @@ class Interpreter:
     asked: str = "python3"
     """As the inventory has it."""
 
+    path: str | None = None
+    """What that is on the host: the program to call."""
+
+    environment: dict[str, str] = field(default_factory=dict)
+    """What activating the virtual or conda environment around it would set; {}: there is none."""
+
     executable: str | None = None
     version: str | None = None
     torch: str | None = None
@@ -39,11 +45,21 @@ class HostFacts:
     """What its own host name resolves to; None: to nothing."""
 
     interpreter: Interpreter
+    gpus_installed: int | None = None
+    """All that nvidia-smi knows, whatever the environment leaves visible."""
+
+    workdir: str | None = None
+    """The inventory's workdir, as an absolute path."""
+
+    workdir_problem: str | None = None
 
     @classmethod
     def parse(cls, got: dict[str, Any]) -> HostFacts:
         python = got["interpreter"]
         own = got["own_name"]
+        workdir = got["workdir"] or {}
+        installed = got["gpus_installed"] if isinstance(got["gpus_installed"], int) else None
+        visible = got["gpus_visible"]
         return cls(
             hostname=got["hostname"],
             boot_id=got["boot_id"],
@@ -51,12 +67,17 @@ class HostFacts:
             user=got["user"],
             home=got["home"],
             cores=got["cores"],
-            gpus=got["gpus"] if isinstance(got["gpus"], int) else None,
+            gpus=installed if visible is None else visible,
+            gpus_installed=installed,
+            workdir=workdir.get("path"),
+            workdir_problem=workdir.get("problem"),
             addresses=tuple((interface, address) for interface, address in got["addresses"]),
             ssh_address=got["ssh_address"],
             own_name=tuple(own) if isinstance(own, list) else None,
             interpreter=Interpreter(
                 asked=got["python"],
+                path=python.get("path"),
+                environment=python.get("environment") or {},
                 executable=python.get("executable"),
                 version=python.get("version"),
                 torch=python.get("torch"),
@@ -122,6 +143,12 @@ class ClusterFacts:
 
     ping: dict[str, float | str | None] = field(default_factory=dict)
     """Milliseconds; None: no answer; a text: why it was not tried."""
+
+    gpus: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """The GPUs that the inventory asks for, by host; hosts that do not say are left out."""
+
+    workdirs: dict[str, str] = field(default_factory=dict)
+    """The inventory's workdirs, by host."""
 
     same_machine: bool = False
     port: int | None = None

@@ -12,6 +12,7 @@ from orchestrator.events import (
     Launched,
     Logged,
     NodeEnded,
+    SetupEnded,
     Warned,
     Worker,
     WorkerEnded,
@@ -21,16 +22,26 @@ from orchestrator.events import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.events import SetupBegan
+
 # Names are matched, not believed: a host must not choose what files are written here.
 _WORKER = re.compile(r"worker-logs/([0-9]{1,4})/r([0-9]{1,5})\.(out|err)\Z")
 _TORCHRUN = re.compile(r"torchrun\.(out|err)\Z")
+_SETUP = re.compile(r"setup\.(out|err)\Z")
 JOURNAL = "journal.jsonl"
 
 
 class NodeFiles:
-    """The files of one node, as their bytes arrive."""
+    """The files of one node, or of one setup command there, as their bytes arrive."""
 
-    def __init__(self, node: int, host: str, our_time: Callable[[float], float]) -> None:
+    def __init__(
+        self,
+        node: int,
+        host: str,
+        our_time: Callable[[float], float],
+        setup: SetupBegan | None = None,
+    ) -> None:
+        self._setup = setup
         self._node = node
         self._host = host
         self._our_time = our_time
@@ -41,6 +52,9 @@ class NodeFiles:
         if name == JOURNAL:
             *lines, self._rest = (self._rest + data).split(b"\n")
             return [event for line in lines if (event := self._told(line))]
+        if self._setup:
+            found = _SETUP.match(name)
+            return [self._logged(None, found[1], 0, offset, data)] if found else []
         if found := _WORKER.match(name):
             return [self._logged(int(found[2]), found[3], int(found[1]), offset, data)]
         if found := _TORCHRUN.match(name):
@@ -67,12 +81,15 @@ class NodeFiles:
             round=turn,
             offset=offset,
             data=data,
+            setup=self._setup.number if self._setup else None,
         )
 
     def _event(self, entry: dict[str, Any]) -> Event | None:
         time = self._our_time(_number(entry["time"]))
         where: Any = {"node": self._node, "host": self._host, "time": time}
         kind: str = entry["event"]
+        if self._setup:
+            return self._setup_ended(self._setup, entry, time) if kind == "ended" else None
         match kind:
             case "started":
                 return Launched(**where)
@@ -98,14 +115,29 @@ class NodeFiles:
                     code=_maybe(entry["code"]),
                     signal=_maybe(entry["signal"]),
                     reason=str(entry["reason"]),
-                    survivors=tuple(
-                        f"pid {s['pid']} ({s['name']}, state {s['state']})"
-                        for s in entry["survivors"]
-                    ),
+                    survivors=_survivors(entry),
                     **where,
                 )
             case _:  # of a later supervisor, or of no interest here: stopping
                 return None
+
+    def _setup_ended(self, setup: SetupBegan, entry: dict[str, Any], time: float) -> SetupEnded:
+        return SetupEnded(
+            node=self._node,
+            host=self._host,
+            number=setup.number,
+            of=setup.of,
+            command=setup.command,
+            code=_maybe(entry["code"]),
+            signal=_maybe(entry["signal"]),
+            reason=str(entry["reason"]),
+            survivors=_survivors(entry),
+            time=time,
+        )
+
+
+def _survivors(entry: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(f"pid {s['pid']} ({s['name']}, state {s['state']})" for s in entry["survivors"])
 
 
 def _worker(row: dict[str, Any]) -> Worker:

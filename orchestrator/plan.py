@@ -6,11 +6,14 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.node.interpreter import PYTHON
+
 if TYPE_CHECKING:
     from random import Random
 
     from inventory.model import Host, Inventory
     from orchestrator.facts import ClusterFacts, HostFacts
+    from orchestrator.masking import Secret
 
 STATE_DIR = "~/.ddp-orch"
 ADJECTIVES = (
@@ -37,6 +40,9 @@ class Program:
 
     args: tuple[str, ...] = ()
     module: bool = False
+    python: bool = True
+    """Run by the node's Python; else it is a program of its own."""
+
     ships: tuple[str, ...] = ()
     """Files here that are sent to code/ in the run's folder."""
 
@@ -58,6 +64,12 @@ class NodePlan:
     state_dir: str = STATE_DIR
     """Holds the runs' folders; `folder` is below it."""
 
+    activated: dict[str, str] = field(default_factory=dict)
+    """What activating the environment that `python` is in would set, but PATH."""
+
+    setup: tuple[str, ...] = ()
+    gpus: tuple[int, ...] | None = None
+    home: str | None = None
     # None where only a look at the hosts can tell; a plan that is carried out has no None.
     workers: int | None = None
     workers_wanted: str | None = None
@@ -75,6 +87,9 @@ class RunPlan:
     port: int | None
     join_timeout: int
     max_restarts: int
+    torchrun_args: tuple[str, ...] = ()
+    secrets: dict[str, Secret] = field(default_factory=dict)
+    """Environment of every worker that nobody is shown."""
 
     @property
     def head(self) -> NodePlan:
@@ -107,6 +122,7 @@ def make_plan(
     token: str,
     max_restarts: int,
     env: dict[str, str],
+    secrets: dict[str, Secret] | None = None,
     cluster: ClusterFacts | None = None,
 ) -> RunPlan:
     """Lay out the run. Without `cluster` what only the hosts can tell is left open."""
@@ -123,10 +139,14 @@ def make_plan(
             NodePlan(
                 host=host.name,
                 rank=rank,
-                python=at_home(host.python, homes.get(host.name)),
+                python=interpreter_of(host, facts, looked=cluster is not None),
                 state_dir=state_dir,
                 folder=f"{state_dir}/runs/{name}/{rank}",
-                workdir=host.workdir,
+                home=homes.get(host.name),
+                workdir=(facts.workdir if facts else None) or host.workdir,
+                activated=facts.interpreter.environment if facts else {},
+                setup=host.setup,
+                gpus=host.gpus,
                 env=inventory.job.env | host.env | env,
                 workers=count,
                 workers_wanted=None
@@ -150,6 +170,8 @@ def make_plan(
         else None,
         join_timeout=max(1, round(inventory.rendezvous.timeout)),
         max_restarts=max_restarts,
+        torchrun_args=inventory.job.torchrun_args,
+        secrets=secrets or {},
     )
 
 
@@ -158,15 +180,26 @@ def state_dir_of(host: Host) -> str:
     return host.state_dir or STATE_DIR
 
 
+def interpreter_of(host: Host, facts: HostFacts | None, *, looked: bool) -> str:
+    """Return what was found for `python:`; what is no interpreter by its name the host knows."""
+    if facts and facts.interpreter.path:
+        return facts.interpreter.path
+    if looked or PYTHON.match(host.python.rpartition("/")[2]):
+        return at_home(host.python, facts.home if facts else None)
+    return f"<python of {host.python}>"
+
+
 def at_home(path: str, home: str | None) -> str:
     return f"{home}{path[1:]}" if home and (path == "~" or path.startswith("~/")) else path
 
 
 def worker_count(host: Host, facts: HostFacts | None) -> int | None:
-    """How many workers: what is asked for, else one per GPU, else one."""
+    """How many workers: what is asked for, else one per GPU (that `gpus:` names), else one."""
     wanted = host.nproc_per_node
     if isinstance(wanted, int):
         return wanted
+    if host.gpus is not None and wanted != "cpu":
+        return len(host.gpus)
     if facts is None:
         return None
     gpus = facts.gpus or 0

@@ -30,11 +30,11 @@ MOST_CANDIDATES = 8
 def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
     """Connect to everyone and find out. `token` proves to who dials that it reached this run."""
     pings = Pings(fleet.hosts)
-    python = {host.name: host.python for host in inventory.hosts}
+    asked_of = {h.name: {"python": h.python, "workdir": h.workdir} for h in inventory.hosts}
     state_dirs = {host.name: state_dir_of(host) for host in inventory.hosts}
     joined = fleet.connect(
         lambda name: [
-            ("facts.gather", {"python": python[name]}),
+            ("facts.gather", asked_of[name]),
             ("files.try_out", {"state_dir": state_dirs[name]}),
         ]
     )
@@ -73,6 +73,8 @@ def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
         facts=facts,
         state={n: _state_folder(state_dirs[n], trials[n], got) for n, got in tried.items()},
         ping=pings.collect(),
+        gpus={host.name: host.gpus for host in inventory.hosts if host.gpus is not None},
+        workdirs={host.name: host.workdir for host in inventory.hosts if host.workdir is not None},
         same_machine=inventory.same_machine,
         port=None if port == "auto" else port,
         listening=listening,

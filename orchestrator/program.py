@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from inventory.model import Inventory
 
 
-def program_for(inventory: Inventory, argv: Sequence[str], module: str | None) -> Program:
+def program_for(
+    inventory: Inventory, argv: Sequence[str], module: str | None, *, no_python: bool = False
+) -> Program:
     """Take the command line's word, else the inventory's, else the bundled trainer."""
     job = inventory.job
+    if no_python:
+        if module is not None:
+            raise UsageError("--no-python and -m: a module is run by Python")
+        if not argv and job.command is None:
+            raise UsageError("no command", hint="--no-python -- PROGRAM ARGS")
+        return _command(argv or (*(job.command or ()), *job.args))
     if module is not None:
         return Program(target=module, args=tuple(argv), module=True)
     if argv:
         return _script(argv[0], tuple(argv[1:]))
+    if job.command is not None:
+        return _command(job.command + job.args)
     if job.module is not None:
         return Program(target=job.module, args=job.args, module=True)
     if job.script is not None:
@@ -42,6 +52,13 @@ def from_locale(word: str) -> str:
 def _in_locale(word: str) -> str:
     """The way back, for the names of files here."""
     return os.fsdecode(word.encode("utf-8", "surrogateescape"))
+
+
+def _command(words: Sequence[str]) -> Program:
+    target, *args = words
+    if not target or target.startswith("-"):
+        raise UsageError(f"{target!r} is not a program", hint="a program there, then its arguments")
+    return Program(target=target, args=tuple(args), python=False)
 
 
 def _script(path: str, args: tuple[str, ...]) -> Program:

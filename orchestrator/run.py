@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator import checks, errors, preflight
-from orchestrator.conductor import Conductor, Emitter, Interrupts
+from orchestrator.conductor import Conductor, Interrupts
+from orchestrator.emit import Emitter
 from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import Checked, Connected, Connecting, HostFailed, Planned, Verdict, Warned
 from orchestrator.fleet import Arrived, Finished, Fleet, Lost
 from orchestrator.host.connect import all_doors
 from orchestrator.host.ssh import SshHost
+from orchestrator.masking import Mask, revealed
 from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
 
@@ -21,10 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from inventory.model import Inventory
-    from orchestrator.conductor import Sink
+    from orchestrator.emit import Keeper, Sink
     from orchestrator.errors import DdpOrchError
     from orchestrator.facts import ClusterFacts
     from orchestrator.host.connect import Doors
+    from orchestrator.masking import MaskedStream, Secret
     from orchestrator.plan import Program, RunPlan
 
 
@@ -36,9 +39,14 @@ class Options:
     accept_new_host_keys: bool = False
     max_restarts: int | None = None
     env: dict[str, str] = field(default_factory=dict)
+    secrets: dict[str, Secret] = field(default_factory=dict)
     name: str | None = None
     ask: Callable[[str], str] | None = None
     """Asks the person at the terminal for what must not be seen; None: there is nobody to ask."""
+
+    @property
+    def mask(self) -> Mask:
+        return Mask(self.secrets.values())
 
 
 # ---- verbs ----
@@ -65,14 +73,15 @@ def up(
     options: Options,
     name: str,
     sinks: Sequence[Sink],
+    keep: Keeper | None = None,
     logs: str = "",
 ) -> int:
     """Run the program on all hosts; return the run's exit code when nothing of it is left.
 
-    `logs` is where a sink keeps them, for the last line.
+    `keep` gets what workers write, as it is; `logs` is where it keeps that, for the last line.
     """
     code = files_to_ship(program)
-    emit = Emitter(sinks)
+    emit = Emitter(sinks, options.mask, keep)
     doors = _doors(options)
     fleet = _fleet(inventory, doors)
     try:
@@ -105,6 +114,7 @@ def exec_(
     """Run one command on all hosts at once; the exit code is the worst host's."""
     doors = _doors(options)
     fleet = _fleet(inventory, doors)
+    shown = Shown(options.mask, on_output)
     codes: dict[str, int] = {}
     # One word is a line for the shell there; several are the words of a command.
     words = argv if len(argv) > 1 else ["/bin/sh", "-c", argv[0]]
@@ -115,7 +125,8 @@ def exec_(
                 codes[host] = errors.HOST
         for warning in doors.known.warnings:
             on_failure(errors.DdpOrchError(warning))
-        env = {host.name: inventory.job.env | host.env | options.env for host in inventory.hosts}
+        more = options.env | revealed(options.secrets)
+        env = {host.name: inventory.job.env | host.env | more for host in inventory.hosts}
         cwd = {host.name: host.workdir for host in inventory.hosts}
         for host in fleet.hosts:
             if host not in codes:
@@ -125,7 +136,7 @@ def exec_(
         while len(codes) < len(fleet.hosts):
             match fleet.next(0.2):
                 case Arrived(host, event, body):
-                    on_output(host, event["stream"], body)
+                    shown(host, event["stream"], body)
                 case Finished(host, answer, None):
                     signal, code = answer["signal"], answer["code"]
                     codes[host] = 128 + signal if signal else code
@@ -138,6 +149,26 @@ def exec_(
         return max(codes.values())
     finally:
         fleet.close()
+        shown.close()
+
+
+class Shown:
+    """Masks what commands say, by host and stream."""
+
+    def __init__(self, mask: Mask, show: Callable[[str, str, bytes], None]) -> None:
+        self._mask = mask
+        self._show = show
+        self._streams: dict[tuple[str, str], MaskedStream] = {}
+
+    def __call__(self, host: str, stream: str, data: bytes) -> None:
+        if self._mask:
+            masked = self._streams.setdefault((host, stream), self._mask.stream())
+            data = masked.feed(data)[1]
+        self._show(host, stream, data)
+
+    def close(self) -> None:
+        for (host, stream), masked in self._streams.items():
+            self._show(host, stream, masked.close()[1])
 
 
 # ---- steps ----
@@ -195,6 +226,7 @@ def _make_plan(
         token=token,
         max_restarts=inventory.job.max_restarts if restarts is None else restarts,
         env=options.env,
+        secrets=options.secrets,
         cluster=cluster,
     )
 

@@ -32,12 +32,15 @@ from orchestrator.events import (
     Logged,
     NodeEnded,
     Planned,
+    SetupBegan,
+    SetupEnded,
     Status,
     StopAsked,
     Verdict,
     Warned,
     WorkerEnded,
     WorkersUp,
+    brief,
     encode,
 )
 from orchestrator.lines import LineCutter, safe
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from orchestrator.errors import DdpOrchError
+    from orchestrator.masking import Mask
     from orchestrator.plan import RunPlan
     from orchestrator.state import RunState
 
@@ -90,7 +94,7 @@ class Screen:
         self._out: TextIO = sys.stdout
         self._colours = coloured(self._out) if colour is None else colour
         self._console = console(self._out, colour=self._colours)
-        self._cutters: dict[tuple[str, int | None, str, int], LineCutter] = {}
+        self._cutters: dict[tuple[str, str, str, int], LineCutter] = {}
         self._order: dict[str, int] = {}
         self._table_shown: set[tuple[int, int]] = set()
 
@@ -108,6 +112,12 @@ class Screen:
                 self._planned(event)
             case WorkersUp():
                 self._workers_up(event, state)
+            case SetupBegan():
+                self._say(
+                    f"{event.host}: setup {event.number} of {event.of}: {brief(event.command)}"
+                )
+            case SetupEnded():
+                self._finish_lines(event.host)
             case StopAsked():
                 again = "; Ctrl-C again kills it now" if event.exit_code == INTERRUPTED else ""
                 self._say(f"stopping everywhere: {event.why}{again}", "yellow")
@@ -202,14 +212,16 @@ class Screen:
             )
 
     def _logged(self, event: Logged) -> None:
-        if event.rank is None and not self._verbose:
+        if event.rank is None and event.setup is None and not self._verbose:
             return  # torchrun's own words are in the files, and in the summary when they matter
-        key = (event.host, event.rank, event.stream, event.round)
+        who = "torchrun" if event.rank is None else f"r{event.rank}"
+        label = f"{event.host}[{who}]" if event.setup is None else event.host
+        key = (event.host, label, event.stream, event.round)
         cutter = self._cutters.setdefault(key, LineCutter())
-        self._lines(event.host, event.rank, cutter.feed(event.data, time.monotonic()))
+        self._lines(event.host, label, cutter.feed(event.data, time.monotonic()))
 
-    def _lines(self, host: str, rank: int | None, lines: Iterable[str]) -> None:
-        prefix = f"{host}[{'torchrun' if rank is None else f'r{rank}'}]| "
+    def _lines(self, host: str, label: str, lines: Iterable[str]) -> None:
+        prefix = f"{label}| "
         if self._colours:
             prefix = f"\x1b[{COLOURS[self._order.get(host, 0) % len(COLOURS)]}m{prefix}\x1b[0m"
         text = "".join(f"{prefix}{safe(line, colours=self._colours)}\n" for line in lines)
@@ -218,9 +230,9 @@ class Screen:
             self._out.flush()
 
     def _finish_lines(self, host: str) -> None:
-        for (name, rank, *_), cutter in self._cutters.items():
+        for (name, label, *_), cutter in self._cutters.items():
             if name == host:
-                self._lines(name, rank, cutter.close())
+                self._lines(name, label, cutter.close())
 
     def _ended(self, event: Ended) -> None:
         took = f"{event.seconds:.1f} s on {', '.join(event.hosts)}"
@@ -233,7 +245,9 @@ class Screen:
         if event.failure:
             failure = event.failure
             who = (
-                f"rank {failure.rank} on {failure.host}"
+                f"setup on {failure.host}, {brief(failure.setup)}"
+                if failure.setup
+                else f"rank {failure.rank} on {failure.host}"
                 if failure.rank is not None
                 else f"torchrun on {failure.host}"
             )
@@ -260,21 +274,13 @@ class Screen:
     # ---- exec ----
 
     def output(self, host: str, stream: str, data: bytes) -> None:
-        cutter = self._cutters.setdefault((host, None, stream, 0), LineCutter())
-        self._host_lines(host, cutter.feed(data, time.monotonic()))
-
-    def _host_lines(self, host: str, lines: Iterable[str]) -> None:
         self._order.setdefault(host, len(self._order))
-        prefix = f"{host}| "
-        if self._colours:
-            prefix = f"\x1b[{COLOURS[self._order[host] % len(COLOURS)]}m{prefix}\x1b[0m"
-        for line in lines:
-            self._out.write(f"{prefix}{safe(line, colours=self._colours)}\n")
-        self._out.flush()
+        cutter = self._cutters.setdefault((host, host, stream, 0), LineCutter())
+        self._lines(host, host, cutter.feed(data, time.monotonic()))
 
     def output_ended(self) -> None:
-        for (host, *_), cutter in self._cutters.items():
-            self._host_lines(host, cutter.close())
+        for host in self._order:
+            self._finish_lines(host)
 
 
 class JsonLines:
@@ -332,7 +338,7 @@ def _cell(verdict: Verdict | None) -> Text:
     return Text(mark, style=STYLES.get(verdict.status, ""))
 
 
-def show_plan(plan: RunPlan) -> None:
+def show_plan(plan: RunPlan, mask: Mask) -> None:
     shown = console(sys.stdout, colour=coloured(sys.stdout))
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("node", "host", "workers", "address"):
@@ -345,20 +351,23 @@ def show_plan(plan: RunPlan) -> None:
     shown.print(table)
     for node in plan.nodes:
         shown.print(f"\n# {node.host}", style="bold", markup=False)
-        shown.print(safe(as_typed(plan, node), colours=False), markup=False)
+        for number, command in enumerate(node.setup, 1):
+            first, *more = mask.text(command).splitlines() or [""]
+            lines = [f"# setup {number} of {len(node.setup)}: {first}", *(f"#   {m}" for m in more)]
+            shown.print("\n".join(safe(line, colours=False) for line in lines), markup=False)
+        shown.print(safe(mask.text(as_typed(plan, node)), colours=False), markup=False)
 
 
 def show_text(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
-def show_error(error: DdpOrchError) -> None:
-    lines = [f"ddp-orch: {error}"] + ([f"  -> {error.hint}"] if error.hint else [])
-    sys.stderr.write("".join(safe(line, colours=False) + "\n" for line in lines))
+def show_error(error: DdpOrchError, mask: Mask) -> None:
+    show_lines([f"ddp-orch: {error}"] + ([f"  -> {error.hint}"] if error.hint else []), mask)
 
 
-def show_lines(lines: Sequence[str]) -> None:
-    sys.stderr.write("".join(safe(line, colours=False) + "\n" for line in lines))
+def show_lines(lines: Sequence[str], mask: Mask) -> None:
+    sys.stderr.write("".join(safe(mask.text(line), colours=False) + "\n" for line in lines))
 
 
 def asker() -> Callable[[str], str] | None:
@@ -378,7 +387,7 @@ def _asked(prompt: str) -> str:
     try:
         return getpass.getpass(safe(prompt, colours=False))
     except KeyboardInterrupt:
-        show_lines([""])  # what is said next is not to stand behind the prompt
+        sys.stderr.write("\n")  # what is said next is not to stand behind the prompt
         raise
 
 

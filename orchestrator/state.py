@@ -23,15 +23,20 @@ from orchestrator.events import (
     Logged,
     NodeEnded,
     Planned,
+    SetupBegan,
+    SetupEnded,
     StopAsked,
     Warned,
     Worker,
     WorkerEnded,
     WorkersUp,
+    brief,
 )
 
 TAIL_BYTES = 8192
 TAIL_LINES = 15
+# Stands for a rank where the words are those of a setup command.
+SETUP = -1
 START_PATIENCE = 60.0
 RESTART_PATIENCE = 20.0
 SIGNALS = dict(
@@ -74,6 +79,7 @@ class NodeState:
 class RunState:
     plan: Planned | None = None
     nodes: dict[int, NodeState] = field(default_factory=dict)
+    setup_failed: SetupEnded | None = None
     failed: tuple[WorkerEnded, ...] = ()
     lost: tuple[LinkDown, ...] = ()
     stop: StopAsked | None = None
@@ -114,6 +120,13 @@ def fold(state: RunState, event: Event) -> RunState:
         case Planned():
             nodes = {rank: NodeState(host=host) for rank, host in enumerate(event.hosts)}
             return replace(state, plan=event, nodes=nodes)
+        case SetupBegan():
+            # What it says is all there is to tell, should it fail: not what those before it said.
+            tails = {key: v for key, v in state.tails.items() if key[:2] != (event.node, SETUP)}
+            return replace(state, tails=tails)
+        case SetupEnded():
+            first = state.setup_failed or (None if event.went_well or state.stop else event)
+            return replace(state, setup_failed=first)
         case Launched():
             return _node(state, event.node, phase="launched", since=event.time)
         case WorkersUp():
@@ -135,7 +148,8 @@ def fold(state: RunState, event: Event) -> RunState:
         case Warned():
             return replace(state, warned=state.warned | {event.message})
         case Logged():
-            key = (event.node, event.rank, event.stream)
+            rank = event.rank if event.setup is None else SETUP
+            key = (event.node, rank, event.stream)
             tail = (state.tails.get(key, b"") + event.data)[-TAIL_BYTES:]
             return replace(state, tails=state.tails | {key: tail})
         case _:
@@ -158,6 +172,9 @@ def decide(state: RunState, now: float) -> Decision:
     if state.lost:
         lost = state.lost[0]
         return Stop(f"lost the connection to {lost.host}: {lost.message}", errors.HOST)
+    if failed := state.setup_failed:
+        what = f"setup failed on {failed.host}: {brief(failed.command)} {_end(failed)}"
+        return Stop(what, errors.JOB_FAILED)
     for worker in state.failed:
         if _no_restart_left(worker, state.plan.max_restarts):
             return Stop(f"{_who(worker)} {_end(worker)}", errors.JOB_FAILED)
@@ -271,6 +288,17 @@ def first_failure(state: RunState) -> Failure | None:
         tail = "\n".join((*_tail(state, worker.node, worker.rank), worker.error or ""))
         return ours, bool(CONSEQUENCE.search(tail)), worker.time
 
+    if setup := state.setup_failed:
+        tail = _tail(state, setup.node, SETUP)
+        return Failure(
+            host=setup.host,
+            rank=None,
+            code=setup.code,
+            signal=setup.signal,
+            message=_exception_line(tail),
+            tail=tail,
+            setup=setup.command,
+        )
     # What a restart made good is not what the run failed of.
     most = state.plan.max_restarts if state.plan else 0
     failed = [w for w in state.failed if _no_restart_left(w, most)] or state.failed
@@ -321,12 +349,14 @@ def _who(worker: WorkerEnded) -> str:
     return f"rank {worker.rank} on {worker.host}"
 
 
-def _end(ended: WorkerEnded | NodeEnded) -> str:
+def _end(ended: WorkerEnded | NodeEnded | SetupEnded) -> str:
+    if isinstance(ended, SetupEnded) and ended.survivors:
+        return f"left what could not be ended: {', '.join(ended.survivors)}"
     if ended.signal:
         return f"was killed by {signal_name(ended.signal)}"
     if ended.code is not None:
         return f"exited with code {ended.code}"
-    return f"ended: {ended.reason}" if isinstance(ended, NodeEnded) else "ended"
+    return "ended" if isinstance(ended, WorkerEnded) else f"ended: {ended.reason}"
 
 
 def signal_name(number: int) -> str:

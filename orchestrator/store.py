@@ -66,10 +66,14 @@ class RunStore:
             ) from None
         self._files: dict[str, IO[bytes]] = {}
 
+    def keep(self, event: Logged) -> None:
+        """Keep what was written byte for byte, secrets and all: these files are private."""
+        self._append(f"logs/{log_name(event)}", event.data)
+
     def __call__(self, event: Event, state: RunState) -> None:
         if isinstance(event, Logged):
-            self._append(f"logs/{log_name(event)}", event.data)
-        elif self._before is None:
+            return
+        if self._before is None:
             self._write(event)
         else:
             self._before.append(event)
@@ -108,6 +112,8 @@ class RunStore:
 
 def log_name(event: Logged) -> str:
     """Name the file of a stream: per rank; a later round of workers gets files of its own."""
+    if event.setup is not None:
+        return f"node{event.node}.setup{event.setup}.{event.stream}"
     if event.rank is None:
         return f"node{event.node}.torchrun.{event.stream}"
     turn = f".round{event.round}" if event.round else ""

@@ -70,6 +70,8 @@ def test_ids_are_stable():
         "fs.write",
         "env.python",
         "env.torch",
+        "env.workdir",
+        "gpu.count",
         "net.ping",
         "net.name.self",
         "net.port.rdzv",
@@ -111,7 +113,9 @@ def test_of_what_was_not_measured_nothing_passes():
 
 def test_skipped_checks_are_not_judged():
     verdicts = judge(HEALTHY, skip={"net.ping", "env.torch"})
-    assert {v.id for v in verdicts} == set(IDS) - {"net.ping", "env.torch", "ssh.noise"}
+    # The last two have nothing to say where the inventory asks for nothing.
+    silent = {"net.ping", "env.torch", "ssh.noise", "env.workdir", "gpu.count"}
+    assert {v.id for v in verdicts} == set(IDS) - silent
 
 
 # --- each finding -------------------------------------------------------------------------------
@@ -334,3 +338,47 @@ def test_every_fail_says_what_to_do_and_nothing_is_said_twice(cluster):
     assert len(set(places)) == len(places)
     assert {v.id for v in verdicts} <= {*IDS, *STAGES}
     assert {v.host for v in verdicts} <= set(cluster.hosts)
+
+
+# --- what the inventory asks for ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "message"),
+    [
+        ({"workdir": "/w"}, "pass", "/w"),
+        (
+            {"workdir": "/w", "workdir_problem": "is not there"},
+            "fail",
+            "workdir /w is not there",
+        ),
+        ({"workdir_problem": "no answer in 5 s"}, "unknown", "~/w: no answer in 5 s"),
+    ],
+)
+def test_the_folder_to_start_in(changes, status, message):
+    told = but(workdirs={"b": "~/w"}, facts={"a": facts(), "b": facts(machine=2, **changes)})
+    (verdict,) = [v for v in judge(told) if v.id == "env.workdir"]
+    assert (verdict.host, verdict.status, verdict.message) == ("b", status, message)
+    assert bool(verdict.hint) == (status == "fail")
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "status", "message"),
+    [
+        (4, (0, 3), "pass", "4 GPUs, 0 to 3"),
+        (1, (0,), "pass", "1 GPU, number 0"),
+        (2, (0, 2, 5), "fail", "has 2 GPUs, 0 to 1, but gpus: asks for 2, 5"),
+        (0, (0,), "fail", "has no GPU, but gpus: asks for 0"),
+        (None, (0,), "unknown", "nvidia-smi did not answer"),
+    ],
+)
+def test_the_gpus_that_are_asked_for(there, asked, status, message):
+    known = {"a": facts(gpus_installed=there), "b": facts(machine=2)}
+    (verdict,) = [v for v in judge(but(gpus={"a": asked}, facts=known)) if v.id == "gpu.count"]
+    assert (verdict.host, verdict.status, verdict.message) == ("a", status, message)
+
+
+def test_what_is_asked_for_of_a_host_that_did_not_tell():
+    told = but(workdirs={"b": "~/w"}, gpus={"b": (0,)}, facts={"a": facts(), "b": "too late"})
+    assert said(told, "env.workdir") == [("b", "unknown")]
+    assert said(told, "gpu.count") == [("b", "unknown")]

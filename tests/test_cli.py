@@ -100,11 +100,16 @@ def test_wrong_usage(ddp, words):
         (["up", "inv.yaml", "-n", "Brave"], "'Brave' is not a run's name"),
         (["up", "inv.yaml", "--", "absent.py"], "no such script here: absent.py"),
         (["plan", "inv.yaml", "--", "."], ". is a folder, not a script"),
+        (["plan", "inv.yaml", "--env-file", "bad.env"], "bad.env:2: A: the value begins with"),
+        (["up", "inv.yaml", "--secret", "NOT_SET"], "the secret NOT_SET is not set in this"),
+        (["exec", "inv.yaml", "--secret", "NOT_SET", "--", "x"], "the secret NOT_SET is not set"),
+        (["up", "inv.yaml", "--no-python"], "no command"),
         (["exec", "inv.yaml"], "no command"),
         (["exec", "inv.yaml", "--"], "no command"),
     ],
 )
 def test_errors_are_a_line_and_a_hint(ddp, words, what, tmp_path):
+    (tmp_path / "bad.env").write_text("# mine\nA='x'\n")
     ran = ddp(*words)
     assert two_lines(ran)[0].startswith(f"ddp-orch: {what}")
     assert ran.code == 2
@@ -116,6 +121,7 @@ def test_errors_are_a_line_and_a_hint(ddp, words, what, tmp_path):
     [
         (["plan", "inv.yaml", "--env", "1A=x"], "--env '1A=x' is not K or K=V"),
         (["plan", "inv.yaml", "--env", "=x"], "--env '=x' is not K or K=V"),
+        (["plan", "inv.yaml", "--env-file", "absent"], "--env-file absent: No such file"),
         (["up", "inv.yaml", "-o", "xml"], "-o xml: there is table and json"),
         (["check", "inv.yaml", "--", "x"], "nothing is run here, but 'x' follows --"),
         (["plan", "-H", "-oProxyCommand=x"], "-H: "),
@@ -230,6 +236,90 @@ def test_the_inventory_of_the_environment(ddp, tmp_path):
     assert host("other.yaml") == "other"
     assert host("-H", "third") == "third"
     assert ddp("plan", DDP_ORCH_INVENTORY="").code == 2
+
+
+SECRET = "hf_s3cr3t"  # noqa: S105  made up
+
+
+def test_secrets_in_a_plan_are_stars(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text("hosts: [a]\njob: {secrets: [MINE]}\n")
+    for words in (["plan", "inv.yaml"], ["up", "--dry-run", "inv.yaml"]):
+        ran = ddp(*words, "--secret", "TOO", "--env", f"X=a{SECRET}", MINE=SECRET, TOO=SECRET + "2")
+        (line,) = commands(ran)
+        assert " MINE=******** TOO=******** " in line
+        assert " X=a******** " in line
+        assert SECRET not in ran.out + ran.err
+
+
+def test_a_secret_in_an_argument_is_refused_and_not_repeated(ddp, tmp_path):
+    for words in (
+        ["plan", "inv.yaml", "--secret", "MINE", "--", "train.py", f"--token={SECRET}"],
+        ["exec", "inv.yaml", "--secret", "MINE", "--", f"login {SECRET}"],
+    ):
+        ran = ddp(*words, MINE=SECRET)
+        assert ran.code == 2
+        assert "the value of the secret MINE stands in the" in two_lines(ran)[0]
+        assert SECRET not in ran.err
+
+
+def test_an_internal_error_is_masked_on_the_screen_and_in_its_report(ddp, tmp_path):
+    """A bug's message may quote anything."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import orchestrator.run, os\n"
+        "def broken(*_): raise RuntimeError('broke on ' + os.environ['MINE'])\n"
+        "orchestrator.run.plan = broken\n"
+    )
+    path = f"{tmp_path}:{ROOT}"
+    words = ["plan", "inv.yaml", "--secret", "MINE"]
+    ran = ddp(*words, MINE=SECRET, PYTHONPATH=path)
+    assert ran.code == 1
+    (report,) = (tmp_path / "state").glob("error-*.txt")
+    assert "RuntimeError: broke on ********" in report.read_text()
+    assert SECRET not in report.read_text() + ran.out + ran.err
+    assert report.stat().st_mode & 0o777 == 0o600
+    ran = ddp(*words, MINE=SECRET, PYTHONPATH=path, DDP_ORCH_STATE_DIR="/dev/null")
+    assert "RuntimeError('broke on ********')" in ran.err
+    assert SECRET not in ran.err
+
+
+def test_env_files_stand_between_the_inventory_and_env(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text(
+        "hosts: [{name: a, env: {B: host, C: host, D: host}}]\n"
+        "job: {env: {A: job, B: job, C: job, D: job}}\n"
+    )
+    (tmp_path / "one").write_text("C=file\nD=file\n")
+    line = commands(ddp("plan", "inv.yaml", "--env-file", "one", "--env", "D=flag"))[0]
+    assert " A=job B=host C=file D=flag " in line
+
+
+@pytest.mark.parametrize("verb", ["up", "plan"])
+def test_what_is_not_there_yet_is_said_before_anything_else(ddp, verb, tmp_path):
+    (tmp_path / "inv.yaml").write_text(
+        "hosts: [a, b]\njob: {launcher: accelerate, nnodes: '1:2', sync: {}, script: absent.py}\n"
+    )
+    ran = ddp(verb, "inv.yaml", "--secret", "NOT_SET")
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        "ddp-orch: job.launcher: accelerate is not there yet; torchrun is",
+        "job.nnodes: 1:2 of 2 hosts is not there yet; a run takes all of them",
+        "job.sync: not there yet; a script is sent along, a folder is not",
+    ]
+    assert not (tmp_path / "state").exists()
+
+
+def test_what_is_not_there_yet_does_not_keep_hosts_from_being_checked(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text(
+        "hosts: [{name: here, ssh: '127.0.0.1:1'}]\njob: {launcher: accelerate, sync: {}}\n"
+    )
+    assert ddp("check", "inv.yaml").code == 4
+    assert ddp("exec", "inv.yaml", "--", "true").code == 4
+
+
+def test_a_program_that_is_no_script(ddp, tmp_path):
+    line = commands(ddp("plan", "inv.yaml", "--no-python", "--", "prog", "-x", "a b"))[0]
+    assert line.endswith(" --no-python prog -- -x 'a b'")
+    (tmp_path / "inv.yaml").write_text("hosts: [a]\njob: {command: [prog, run], args: [x]}\n")
+    assert commands(ddp("plan", "inv.yaml"))[0].endswith(" --no-python prog -- run x")
 
 
 # --- hosts that cannot be reached ---------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import shlex
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.commands import as_typed, environment, quoted, torchrun
+from orchestrator.masking import Secret
 from orchestrator.plan import NodePlan, Program, RunPlan
 
 
@@ -127,15 +129,82 @@ def test_ipv6_stands_in_brackets_in_the_endpoint_alone():
         (Program(target="/abs/t.py"), "/abs/t.py"),
         (Program(target="pkg.train", module=True), "-m pkg.train"),
         (Program(target="pkg.train", module=True, args=("-m",)), "-m pkg.train -- -m"),
+        (Program(target="train", python=False), "--no-python train"),
+        (
+            Program(target="/opt/t", python=False, args=("--", "-x")),
+            "--no-python /opt/t -- -- -x",
+        ),
+        # A path there: its ~ is the home there, and no shell will say so.
+        (Program(target="~/t.py", args=("~/d",)), "/home/u/t.py -- ~/d"),
+        (Program(target="~/bin/t", python=False), "--no-python /home/u/bin/t"),
     ],
 )
 def test_what_is_run(program, words):
-    two = plan(node(0), node(1), program=program)
+    two = plan(node(0), node(1, home="/home/u"), program=program)
     command = torchrun(two, two.nodes[1])
     assert command[command.index("--logs-specs") + 2 :] == words.split()
 
 
+def test_torchruns_other_options_come_before_ours():
+    """A value that is lacking, or a short form of one of ours, cannot change ours."""
+    one = plan(node(), torchrun_args=("--numa-binding", "node", "--nnode", "7"))
+    words = torchrun(one, one.head)
+    assert words[3:8] == ["--numa-binding", "node", "--nnode", "7", "--nnodes"]
+    assert words[7:] == torchrun(dataclasses.replace(one, torchrun_args=()), one.head)[3:]
+
+
 # --- the environment ----------------------------------------------------------------------------
+
+
+VENV = {"VIRTUAL_ENV": "/v"}
+CONDA = {"CONDA_PREFIX": "/c/envs/t", "CONDA_DEFAULT_ENV": "t", "CONDA_SHLVL": "1"}
+
+
+@pytest.mark.parametrize(("activated", "programs"), [(VENV, "/v/bin"), (CONDA, "/c/envs/t/bin")])
+def test_an_environment_is_as_activation_makes_it(activated, programs):
+    one = plan(node(activated=activated))
+    env = environment(one, one.head)
+    assert env.fixed.items() >= activated.items()
+    assert env.prepended["PATH"] == programs
+    assert env.removed == ("PYTHONHOME",)
+
+
+def test_an_environment_comes_before_the_users_own_path():
+    """As activation does; and the user's takes the place of the host's."""
+    said = {"PATH": "/mine:/usr/bin", "VIRTUAL_ENV": "/other", "PYTHONHOME": "/h"}
+    one = plan(node(activated=VENV, env=said))
+    env = environment(one, one.head)
+    assert env.fixed["PATH"] == "/v/bin:/mine:/usr/bin"
+    assert "PATH" not in env.prepended
+    assert (env.fixed["VIRTUAL_ENV"], env.fixed["PYTHONHOME"], env.removed) == ("/other", "/h", ())
+
+
+def test_without_an_environment_the_users_path_is_the_path():
+    one = plan(node(env={"PATH": "/mine"}))
+    env = environment(one, one.head)
+    assert (env.fixed["PATH"], env.removed) == ("/mine", ())
+    assert "PATH" not in env.prepended
+
+
+def test_an_empty_path_adds_no_current_folder():
+    one = plan(node(activated=VENV, env={"PATH": ""}))
+    assert environment(one, one.head).prepended["PATH"] == "/v/bin"
+
+
+def test_gpus_are_those_that_nvidia_smi_numbers():
+    one = plan(node(gpus=(0, 2)))
+    fixed = environment(one, one.head).fixed
+    assert fixed["CUDA_VISIBLE_DEVICES"] == "0,2"
+    assert fixed["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_VISIBLE_DEVICES" not in environment(plan(node()), one.nodes[0]).defaults
+
+
+def test_secrets_are_in_what_a_host_is_told_and_nowhere_else():
+    one = plan(node(activated=VENV), secrets={"TOKEN": Secret("hf_secret")})
+    env = environment(one, one.head)
+    assert env.for_the_host()["secrets"] == {"TOKEN": "hf_secret"}
+    assert "hf_secret" not in f"{env} {one} {as_typed(one, one.head)} {torchrun(one, one.head)}"
+    assert " TOKEN=******** " in as_typed(one, one.head)
 
 
 def test_the_users_word_wins():
@@ -190,13 +259,15 @@ def torchruns_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def arrives(args: tuple[str, ...], *, module: bool = False) -> list[str]:
+def arrives(args: tuple[str, ...], *, module: bool = False, python: bool = True) -> list[str]:
     """What a worker finds in sys.argv[1:]: through torchrun's parser, then through its macros."""
-    one = plan(node(), program=Program(target="t", args=args, module=module))
+    program = Program(target="t", args=args, module=module, python=python)
+    one = plan(node(), program=program, torchrun_args=("--numa-binding", "node"))
     words = torchrun(one, one.head)
     got = torchruns_parser().parse_args(words[words.index("torch.distributed.run") + 1 :])
     assert got.training_script == "t"
-    assert got.module is module
+    assert (got.module, got.no_python) == (module, not python)
+    assert got.numa_binding == "node"
     return [Template(arg).safe_substitute(local_rank="7") for arg in got.training_script_args]
 
 
@@ -232,11 +303,21 @@ NASTY = [
 ]
 
 
-@pytest.mark.parametrize("module", [False, True])
+@pytest.mark.parametrize("how", [{}, {"module": True}, {"python": False}], ids=str)
 @pytest.mark.parametrize("arg", NASTY)
-def test_a_nasty_argument_arrives(arg, module):
+def test_a_nasty_argument_arrives(arg, how):
     for args in ((arg,), ("x", arg, "y"), (arg, arg), ("--", arg), (arg, "--")):
-        assert arrives(args, module=module) == list(args)
+        assert arrives(args, **how) == list(args)
+
+
+def test_a_scripts_own_path_is_an_argument_to_torchrun_and_a_programs_is_not():
+    """Python gets a script's path behind -u, and torchrun fills in what stands behind a program."""
+    for path in ("/d/$$x/t.py", "/d/${local_rank}/t.py"):
+        script = plan(node(), program=Program(target=path))
+        (target,) = torchrun(script, script.head)[-1:]
+        assert Template(target).safe_substitute(local_rank="7") == path
+        program = plan(node(), program=Program(target=path, python=False))
+        assert torchrun(program, program.head)[-2:] == ["--no-python", path]
 
 
 @given(
@@ -338,6 +419,22 @@ def test_typed_where_there_is_no_pythonpath(shower):
     _, _, env = typed(one, str(shower))
     # An empty part would be the current folder.
     assert env["PYTHONPATH"] == f"{shower}/run dir/lib"
+
+
+def test_typed_in_an_environment(shower):
+    one = plan(
+        node(
+            python="~/show it",
+            folder="~/run dir",
+            activated={"VIRTUAL_ENV": "/my venv"},
+            env={"GREETING": "x"},
+            gpus=(1,),
+        )
+    )
+    _, _, env = typed(one, str(shower), PYTHONHOME="")
+    assert env["PATH"] == f"/my venv/bin:{os.environ['PATH']}"
+    assert (env["VIRTUAL_ENV"], env["CUDA_VISIBLE_DEVICES"]) == ("/my venv", "1")
+    assert "PYTHONHOME" not in env
 
 
 def test_typed_in_the_workdir():

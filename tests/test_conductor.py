@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator import conductor
-from orchestrator.conductor import Conductor, Emitter, Interrupts
+from orchestrator.conductor import Conductor, Interrupts
+from orchestrator.emit import Emitter
 from orchestrator.errors import LinkLost, RequestFailed
 from orchestrator.events import (
     Ended,
@@ -42,6 +43,7 @@ class Node(FakeHost):
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.instead: dict[str, Callable[[Call], None]] = {}
         self.answer = self._answer
+        self.on_setup: Callable[[str], None] = lambda _: self.end(0)
         self._follower: Call | None = None
 
     def _answer(self, call: Call, args: dict[str, Any], body: bytes) -> None:
@@ -51,6 +53,8 @@ class Node(FakeHost):
         elif call.op == "follow.launch":
             self._follower = call
             self.tell("started", pid=1)
+            if args.get("output") == "setup":
+                self.on_setup(args["argv"][-1])
         elif call.op == "runs.stop":
             call.future.set_result(True)
             self.end(None, 15, "stopped")
@@ -102,10 +106,10 @@ class Run:
         if type(event) in self.then:
             self.then[type(event)](event)
 
-    def conduct(self) -> Ended:
+    def conduct(self, **setup: tuple[str, ...]) -> Ended:
         nodes = tuple(
             NodePlan(host=h, rank=i, python="python3", folder=f"/r/{i}", workdir=None, workers=1,
-                     threads=1, address=f"10.0.0.{i}", interface="eth0")
+                     threads=1, address=f"10.0.0.{i}", interface="eth0", setup=setup.get(h, ()))
             for i, h in enumerate(HOSTS)
         )  # fmt: skip
         plan = RunPlan(
@@ -271,3 +275,93 @@ def test_a_sink_that_breaks_is_dropped_and_the_run_goes_on(run):
     assert run.conduct().exit_code == 0
     warnings = [event.message for event in run.events if isinstance(event, Warned)]
     assert warnings == ["events.jsonl: No space left on device; no more is written there"]
+
+
+# --- setup --------------------------------------------------------------------------------------
+
+
+def launches(run: Run, host: str) -> list[tuple[str, str]]:
+    """Return what was started on a host, and in which folder."""
+    asked = [args for op, args in run.nodes[host].asked if op == "follow.launch"]
+    return [(args["argv"][-1], args["folder"]) for args in asked]
+
+
+def test_setup_comes_before_the_start_on_any_host(run):
+    began = []
+    run.nodes["b"].on_setup = lambda c: (began.append(launches(run, "a")), run.nodes["b"].end(0))
+    run.then[Launched] = all_launched(run, lambda: (run.everyone("up"), run.everyone("end", 0)))
+    assert run.conduct(a=("one",), b=("two", "three")).exit_code == 0
+    assert began == [[("one", "/r/0/setup/1")]] * 2, "torchrun waits for the other host's setup"
+    (_, folder), *rest = launches(run, "b")
+    assert folder == "/r/1/setup/1"
+    assert [where for _, where in rest] == ["/r/1/setup/2", "/r/1"]
+    first = next(args for op, args in run.nodes["a"].asked if op == "follow.launch")
+    assert first["argv"] == ["/bin/sh", "-c", "one"]
+    assert first["cwd"] == "/r/0", "where the workers start"
+    last = [args for op, args in run.nodes["a"].asked if op == "follow.launch"][-1]
+    assert last["env"] == first["env"]
+    assert last["cookie"] != first["cookie"]
+
+
+def test_a_setup_that_fails_ends_the_others_and_nothing_starts(run):
+    run.nodes["a"].on_setup = lambda _: None  # it goes on
+    run.nodes["b"].on_setup = lambda _: run.nodes["b"].end(7)
+    ended = run.conduct(a=("long", "never"), b=("bad", "never"))
+    assert (ended.exit_code, ended.why) == (100, "setup failed on b: `bad` exited with code 7")
+    assert [words for words, _ in launches(run, "a") + launches(run, "b")] == ["long", "bad"]
+    stopped = [args["folder"] for op, args in run.nodes["a"].asked if op == "runs.stop"]
+    assert stopped == ["/r/0/setup/1"]
+    assert "runs.stop" not in run.ops("b")
+    assert not any(isinstance(event, Launched) for event in run.events)
+
+
+def test_a_setup_that_could_not_be_started_fails_as_well(run):
+    run.nodes["b"].instead["follow.launch"] = lambda call: call.future.set_exception(
+        RequestFailed("no such workdir", host="b")
+    )
+    ended = run.conduct(b=("x",))
+    assert ended.why == "setup failed on b: `x` ended: no such workdir"
+
+
+def test_ctrl_c_while_a_setup_runs(run):
+    run.nodes["b"].on_setup = lambda _: run.interrupts._note()
+    ended = run.conduct(b=("long",))
+    assert (ended.exit_code, ended.why) == (130, "interrupted")
+    assert run.nodes["b"].grace() == [conductor.GRACE]
+    assert [type(e) for e in run.events if isinstance(e, NodeEnded)] == [NodeEnded] * 2
+    assert not any(isinstance(event, Launched) for event in run.events)
+
+
+def test_a_link_that_is_lost_while_a_setup_runs(run):
+    lost = LinkLost("gone", check="ssh.reach", host="b")
+    run.nodes["a"].on_setup = lambda _: None
+    run.nodes["b"].on_setup = lambda _: run.nodes["b"].lose("b", lost)
+    ended = run.conduct(a=("long",), b=("long",))
+    assert (ended.exit_code, ended.why) == (4, "lost the connection to b: gone")
+    assert run.nodes["a"].grace() == [conductor.GRACE]
+    assert ended.unverified == ("b",)
+
+
+def test_what_a_setup_left_and_could_not_be_ended_is_named(run):
+    left = {"pid": 7, "name": "x", "state": "D"}
+
+    def end(_: str) -> None:
+        run.nodes["b"].tell("ended", code=0, signal=None, reason="exited", survivors=[left])
+        run.nodes["b"]._follower.future.set_result({})
+
+    run.nodes["b"].on_setup = end
+    ended = run.conduct(b=("x",))
+    assert ended.exit_code == 100
+    assert ended.survivors == ("b: pid 7 (x, state D)",)
+
+
+def test_after_a_stop_no_next_command_begins(run):
+    """Also where the one that was stopped ends well."""
+    run.nodes["a"].on_setup = lambda _: None
+    run.nodes["a"].instead["runs.stop"] = lambda call: (
+        call.future.set_result(True),
+        run.nodes["a"].end(0),
+    )
+    run.nodes["b"].on_setup = lambda _: run.nodes["b"].end(7)
+    assert run.conduct(a=("long", "never"), b=("bad",)).exit_code == 100
+    assert [words for words, _ in launches(run, "a")] == ["long"]

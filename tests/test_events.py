@@ -23,6 +23,8 @@ from orchestrator.events import (
     Logged,
     NodeEnded,
     Planned,
+    SetupBegan,
+    SetupEnded,
     StopAsked,
     Verdict,
     Warned,
@@ -86,6 +88,31 @@ GOLDEN = [
         ),
     ),
     (
+        SetupBegan(node=0, host="a", number=1, of=2, command="pip install x", time=1.5),
+        (
+            '{"event":"SetupBegan","node":0,"host":"a","number":1,"of":2,"command":"pip install x",'
+            '"time":1.5}'
+        ),
+    ),
+    (
+        SetupEnded(
+            node=0,
+            host="a",
+            number=1,
+            of=2,
+            command="pip install x",
+            code=1,
+            signal=None,
+            reason="exited",
+            survivors=("pid 7",),
+            time=1.5,
+        ),
+        (
+            '{"event":"SetupEnded","node":0,"host":"a","number":1,"of":2,"command":"pip install x",'
+            '"code":1,"signal":null,"reason":"exited","survivors":["pid 7"],"time":1.5}'
+        ),
+    ),
+    (
         Launched(node=0, host="a", time=1.5),
         '{"event":"Launched","node":0,"host":"a","time":1.5}',
     ),
@@ -126,7 +153,7 @@ GOLDEN = [
         Logged(node=0, host="a", rank=0, stream="out", round=0, offset=12, data=b"loss 1\n"),
         (
             '{"event":"Logged","node":0,"host":"a","rank":0,"stream":"out","round":0,"offset":12,'
-            '"data":"loss 1\\n"}'
+            '"data":"loss 1\\n","setup":null}'
         ),
     ),
     (
@@ -162,7 +189,8 @@ GOLDEN = [
         (
             '{"event":"Ended","run":"brave-otter","exit_code":100,"seconds":9.5,"hosts":["a","b"],'
             '"why":"why","failure":{"host":"a","rank":0,"code":3,"signal":null,'
-            '"message":"ValueError: x","tail":["l1","l2"]},"survivors":["a: pid 7"],"logs":"/logs",'
+            '"message":"ValueError: x","tail":["l1","l2"],"setup":null},'
+            '"survivors":["a: pid 7"],"logs":"/logs",'
             '"unverified":["b"]}'
         ),
     ),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inventory.load import load
-from inventory.model import Host, Inventory, Job, Rendezvous, Sync
+from inventory.model import Host, Inventory, Job, Rendezvous
 
 EXAMPLES = Path(__file__).parent.parent / "inventory" / "examples"
 
@@ -49,7 +49,7 @@ def test_different_gpus(example):
         *((f"old{i}.lab", None, None, warn) for i in ("01", "02", "03", "07")),
     ]
     assert {(h.python, h.workdir, h.setup) for h in inventory.hosts} == {
-        ("~/venvs/train", "~/project", ("module load cuda/12.4",))
+        ("~/venvs/train", "~/project", ("pip install -q -r requirements.txt",))
     }
     assert inventory.hosts[3].destination == ("alice", "workstation", None)
     assert inventory.job == Job(
@@ -81,7 +81,7 @@ def test_containers(example):
     ]
     assert inventory.hosts[0].known_hosts == str(EXAMPLES / "containers.known_hosts")
     assert inventory.hosts[0].state_dir == "/scratch/ddp-orch"
-    assert inventory.job.sync == Sync(from_=str(EXAMPLES), exclude=("data/", "*.pt"))
+    assert inventory.job == Job(script="train.py")
 
 
 def test_every_example_has_a_test():

@@ -164,7 +164,7 @@ ROWS = r"""
 on this machine, relative to the inventory's folder; `~` and `$VAR` are filled in. |
 | `port` | a number from 1 to 65535 or `auto` | `auto` | The port on the first host. auto: one \
 that preflight finds free there. |
-| `workdir` | text | the run's own folder | The folder on the host where workers start. |
+| `addr` | a host name or address | found out by preflight | Where the other hosts reach it. |
 | `same_machine` | `true`, `false` | `false` | Several hosts may be one machine (labs). |
 """
 

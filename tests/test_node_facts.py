@@ -1,4 +1,4 @@
-"""What a host says of itself, and what it says when its interpreter is not one."""
+"""What a host says of itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from orchestrator.node import facts, processes
+from orchestrator.node import facts
 
 DEADLINE = 30.0
 
@@ -31,33 +31,6 @@ def until(true, seconds=20.0):
     return got
 
 
-@pytest.fixture
-def script(tmp_path):
-    def make(text):
-        path = tmp_path / "python"
-        path.write_text(f"#!/bin/sh\n{text}\n")
-        path.chmod(0o755)
-        return str(path)
-
-    return make
-
-
-@pytest.fixture
-def bare_python(script):
-    """A real Python without site-packages, so that only PYTHONPATH has torch."""
-    return script(f'exec "{sys.executable}" -S "$@"')
-
-
-def install_torch(folder, version):
-    (folder / "torch").mkdir(parents=True)
-    (folder / "torch/__init__.py").write_text("raise SystemExit('imported')\n")
-    information = folder / f"torch-{version}.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: torch\nVersion: {version}\n"
-    )
-
-
 def test_loopback_is_among_the_addresses():
     assert ["lo", "127.0.0.1"] in facts.addresses()
 
@@ -65,79 +38,11 @@ def test_loopback_is_among_the_addresses():
 def test_gather_tells_of_this_host():
     got = facts.gather(None, sys.executable)
     assert got["interpreter"]["version"] == sys.version.split()[0]
-    assert got["cores"] == len(os.sched_getaffinity(0))
+    assert 1 <= got["cores"] <= len(os.sched_getaffinity(0))
     assert got["home"] == os.environ["HOME"]
     assert got["system"] == "Linux"
     assert len(got["boot_id"]) == 36
     assert got["addresses"] == facts.addresses()
-
-
-def test_a_torch_is_known_by_its_metadata_without_being_imported(
-    bare_python, tmp_path, monkeypatch
-):
-    install_torch(tmp_path / "path", "2.9.1+cpu")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
-    got = facts.interpreter(bare_python, DEADLINE)
-    assert got["torch"] == "2.9.1+cpu"
-    assert "problem" not in got
-    assert got["version"] == sys.version.split()[0]
-
-
-def test_an_empty_folder_called_torch_is_no_torch(bare_python, tmp_path, monkeypatch):
-    (tmp_path / "path/torch").mkdir(parents=True)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
-    got = facts.interpreter(bare_python, DEADLINE)
-    assert "torch" not in got
-    assert got["seen"] == []
-
-
-def test_an_environment_that_has_torch_is_named_as_a_hint(bare_python, home):
-    site = home / "venvs/train/lib/python3.11/site-packages/torch"
-    site.mkdir(parents=True)
-    (site / "version.py").touch()
-    assert facts.interpreter(bare_python, DEADLINE)["seen"] == [f"{home}/venvs/train/bin/python"]
-
-
-def test_files_in_the_home_do_not_pass_for_modules(bare_python, home):
-    (home / "json.py").write_text("raise SystemExit('the wrong json')\n")
-    install_torch(home, "1.0")
-    got = facts.interpreter(bare_python, DEADLINE)
-    assert got["version"] == sys.version.split()[0]
-    assert "torch" not in got
-
-
-def test_a_missing_interpreter():
-    assert facts.interpreter("/no/such/python", DEADLINE)["problem"] == "not found"
-    assert facts.interpreter("no-such-python", DEADLINE)["problem"] == "not found"
-
-
-def test_a_directory_and_a_plain_file_are_no_interpreters(tmp_path):
-    (tmp_path / "plain").touch(mode=0o644)
-    for path in (tmp_path, tmp_path / "plain"):
-        assert facts.interpreter(str(path), DEADLINE)["problem"] == "not an executable file"
-
-
-def test_a_tilde_is_the_home(home, bare_python):
-    (home / "mine").symlink_to(bare_python)
-    assert "version" in facts.interpreter("~/mine", DEADLINE)
-
-
-@pytest.mark.parametrize("prints", ["echo hello", "echo 42", "echo '[1, 2]'", "true"])
-def test_a_program_that_prints_something_else_is_no_python(script, prints):
-    assert "is no Python" in facts.interpreter(script(prints), DEADLINE)["problem"]
-
-
-def test_the_last_line_of_its_stderr_is_told(script):
-    got = facts.interpreter(script("echo first >&2; echo wrong libc >&2; exit 1"), DEADLINE)
-    assert got["problem"] == "is no Python: wrong libc"
-
-
-def test_one_that_hangs_is_ended_with_all_that_it_started(script, tmp_path):
-    pids = tmp_path / "pids"
-    hanging = script(f'sleep 60 & echo $$ $! > "{pids}"; wait')
-    assert facts.interpreter(hanging, 2.0)["problem"] == "did not answer in 2 s"
-    for pid in map(int, pids.read_text().split()):
-        until(lambda pid=pid: (now := processes.find(pid)) is None or now.dead)
 
 
 def test_a_part_that_takes_too_long_is_left_behind():
@@ -154,8 +59,83 @@ def test_a_part_that_fails_says_so_and_one_that_works_is_passed_on():
 
 
 @pytest.mark.parametrize(
-    ("visible", "count"), [("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3), ("GPU-8f, MIG-2a", 2)]
+    ("visible", "count"),
+    [(None, None), ("", 0), ("-1", 0), ("0", 1), ("0,1,3", 3), ("GPU-8f, MIG-2a", 2)],
 )
 def test_the_visible_gpus_are_counted(monkeypatch, visible, count):
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert facts.gpus() == count
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert facts.gpus_visible() == count
+
+
+def test_the_installed_gpus_are_counted_whatever_is_visible(monkeypatch, tmp_path):
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'GPU 0: H200'; echo '  MIG 1g'; echo 'GPU 1: H200'\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert facts.gpus_installed() == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cgroup", "quotas"),
+    [
+        # Version 2: a container sees its own limit at the top.
+        ({"cpu.max": "150000 100000"}, "0::/", [1.5]),
+        ({"cpu.max": "max 100000"}, "0::/", []),
+        # A batch system's job: each group around it counts.
+        (
+            {"slurm/cpu.max": "400000 100000", "slurm/job7/cpu.max": "200000 100000"},
+            "0::/slurm/job7/step0",
+            [4.0, 2.0],
+        ),
+        # Version 1, and both at once.
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", [0.5]),
+        (
+            {"cpu/d/cpu.cfs_quota_us": "300000", "cpu/d/cpu.cfs_period_us": "100000"},
+            "9:name=systemd:/d\n3:memory:/d\n2:cpu,cpuacct:/d\n0::/",
+            [3.0],
+        ),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, "1:cpu:/", []),
+        ({"cpu.max": "what?"}, "0::/", []),
+        ({}, "0::/gone", []),
+    ],
+)
+def test_a_control_groups_share_of_the_cores(tmp_path, files, cgroup, quotas):
+    for name, text in files.items():
+        path = tmp_path / "fs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    (tmp_path / "own").write_text(cgroup + "\n")
+    assert facts.cpu_quotas(str(tmp_path / "fs"), str(tmp_path / "own")) == quotas
+
+
+@pytest.mark.parametrize(("quotas", "cores"), [([], 8), ([3.9, 5.0], 3), ([0.5], 1), ([64.0], 8)])
+def test_the_smallest_limit_counts_and_one_core_is_the_least(monkeypatch, quotas, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(facts, "cpu_quotas", lambda: quotas)
+    assert facts.cores() == cores
+
+
+def test_where_workers_are_to_start(home):
+    (home / "work").mkdir()
+    (home / "file").touch()
+
+    def found(workdir):
+        got = facts.folder_to_start_in(workdir)
+        return got["path"], got.get("problem")
+
+    assert facts.folder_to_start_in(None) is None
+    assert found("~/work") == (f"{home}/work", None)
+    assert found("work") == (f"{home}/work", None)  # relative to the home
+    assert found(str(home)) == (str(home), None)
+    assert found("~/none") == (f"{home}/none", "is not there")
+    assert found("file") == (f"{home}/file", "is no folder")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter everywhere")
+def test_a_folder_that_may_not_be_entered(home):
+    (home / "closed").mkdir(mode=0)
+    assert facts.folder_to_start_in("closed")["problem"] == "may not be entered by this user"

@@ -157,10 +157,14 @@ def test_the_workers_have_the_environment_they_are_given(run, monkeypatch):
     monkeypatch.setenv("FROM_HOST", "host")
     monkeypatch.setenv("PREPENDED", "old")
     monkeypatch.setenv("FIXED", "host's")
+    monkeypatch.setenv("REMOVED", "host's")
+    monkeypatch.setenv("SECRET", "host's")
     env = {
         "defaults": {"FROM_HOST": "default", "DEFAULT": "default"},
         "fixed": {"FIXED": "ours"},
         "prepended": {"PREPENDED": "new", "ALONE": "new"},
+        "removed": ["REMOVED"],
+        "secrets": {"SECRET": "s3cret"},
     }
     run.start(GO + "env > printed", env=env).wait_for("workers")
     run.go()
@@ -170,10 +174,69 @@ def test_the_workers_have_the_environment_they_are_given(run, monkeypatch):
         for line in (run.folder / "printed").read_text().splitlines()
         if "=" in line
     )
-    names = ["FROM_HOST", "DEFAULT", "FIXED", "PREPENDED", "ALONE", processes.COOKIE]
+    names = ["FROM_HOST", "DEFAULT", "FIXED", "PREPENDED", "ALONE", "SECRET", processes.COOKIE]
     assert [printed[name] for name in names] == [
-        "host", "default", "ours", "new:old", "new", run.cookie,
+        "host", "default", "ours", "new:old", "new", "s3cret", run.cookie,
     ]  # fmt: skip
+    assert "REMOVED" not in printed
+
+
+def test_bytes_arrive_as_they_were_whatever_the_locale_here_is(run):
+    text = b"caf\xe9 \xff\n \xe2\x9c\x93".decode("utf-8", "surrogateescape")
+    program = "import os, sys; os.write(1, os.environb[b'K'] + b'|' + os.fsencode(sys.argv[1]))"
+    argv = [sys.executable, "-c", program, text]
+    env = {**NOTHING, "fixed": {"K": text, "PYTHONUTF8": "0", "LC_ALL": "en_US.ISO-8859-1"}}
+    run.start(argv=argv, env=env).ended()
+    exact = text.encode("utf-8", "surrogateescape")
+    assert (run.folder / "torchrun.out").read_bytes() == exact + b"|" + exact
+
+
+def test_more_than_the_kernel_takes_is_one_sentence(run):
+    env = {**NOTHING, "fixed": {f"V{i}": "x" * 130_000 for i in range(60)}}
+    run.start(argv=["/bin/true"], env=env)
+    assert run.ended()["reason"] == (
+        "the environment and the arguments together are more than this host's kernel takes"
+    )
+
+
+def test_an_exception_is_written_down_without_its_secrets(run):
+    """In an error file it is the worker's own word; our record is not."""
+    secret, lines = "s3cr3t'", "one line\nanother"
+    said = f"{secret}, {secret!r}, {lines} and {lines!r}; " + "x" * 1980 + secret
+    error = {"message": {"message": said, "extraInfo": {"py_callstack": said}}}
+    (run.folder / "error.json").write_text(json.dumps(error))
+    env = {**NOTHING, "secrets": {"A": secret, "B": lines}}
+    run.start(GO + "cp error.json error0.json; exit 1", env=env).wait_for("workers")
+    run.go()
+    run.ended()
+    text = (run.folder / "journal.jsonl").read_text()
+    assert "s3cr" not in text
+    assert "another" not in text
+    assert run.events("worker")[0]["error"]["message"].startswith("********, ")
+
+
+def test_a_setup_command_has_its_own_output_and_no_workers(run):
+    """What looks like a worker of torchrun's is none there."""
+    env = {**NOTHING, "fixed": dict.fromkeys(
+        ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1"
+    )}  # fmt: skip
+    folder = run.folder / "setup/1"
+    call = SimpleNamespace(body=boot.program(boot.in_order(["supervisor"]), "").encode())
+    argv = ["/bin/sh", "-c", "setsid sleep 60 & echo $PWD; sleep 0.2"]
+    words = (str(folder), argv, env, str(run.folder), run.cookie, 1.0)
+    try:
+        runs.start(call, *words, output="setup")
+        run.folder = folder
+        run.pid = runs.SUPERVISORS[str(folder)].pid
+        word = run.ended()
+    finally:
+        with runs.SUPERVISORS.pop(str(folder)) as process:
+            process.kill()
+            process.stdin.close()
+    assert (word["code"], word["leftovers"]) == (0, 1)
+    assert (folder / "setup.out").read_text() == f"{folder.parent.parent}\n"
+    assert [entry["event"] for entry in run.journal()] == ["started", "ended"]
+    assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_run_ends_with_its_agent(run):

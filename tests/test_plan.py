@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
 
 from inventory.model import Host, Inventory, Job, Rendezvous
 from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening
+from orchestrator.masking import Secret
 from orchestrator.plan import (
     Program,
     bracketed,
@@ -258,6 +260,53 @@ def test_the_runs_folders_are_where_the_inventory_says(state_dir, expected):
     inventory = Inventory(hosts=(Host(name="a", state_dir=state_dir),))
     head = planned(inventory, cluster("a", facts={"a": facts()})).head
     assert (head.state_dir, head.folder) == (expected, f"{expected}/runs/brave-otter/0")
+
+
+def test_what_a_host_found_is_what_is_run():
+    found = Interpreter(
+        asked="train",
+        path="/c/envs/train/bin/python",
+        environment={"CONDA_PREFIX": "/c/envs/train"},
+    )
+    told = dataclasses.replace(facts(), interpreter=found, workdir="/home/u/work")
+    host = Host(name="a", python="train", workdir="work", setup=("true",), gpus=(0,))
+    (node,) = planned(Inventory(hosts=(host,)), cluster("a", facts={"a": told})).nodes
+    assert (node.python, node.activated) == (found.path, found.environment)
+    assert (node.workdir, node.home) == ("/home/u/work", "/home/u")
+    assert (node.setup, node.gpus) == (("true",), (0,))
+
+
+@pytest.mark.parametrize(
+    ("python", "shown"),
+    [
+        ("python3", "python3"),
+        ("~/v/bin/python3.12", "~/v/bin/python3.12"),
+        ("/opt/pypy3", "/opt/pypy3"),
+        ("~/venvs/train", "<python of ~/venvs/train>"),
+        ("train", "<python of train>"),
+    ],
+)
+def test_python_as_it_is_shown_without_a_look(python, shown):
+    assert planned(Inventory(hosts=(Host(name="a", python=python),))).head.python == shown
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"), [(None, 2), ("gpu", 2), ("auto", 2), ("cpu", 8), (5, 5)]
+)
+def test_workers_on_the_gpus_that_are_named(wanted, expected):
+    host = Host(name="h", gpus=(0, 3), nproc_per_node=wanted)
+    assert worker_count(host, facts(gpus=8)) == expected
+    if wanted != "cpu":
+        assert worker_count(host, None) == expected, "no look at the host is needed"
+
+
+def test_the_jobs_own_things_are_in_the_plan():
+    job = Job(torchrun_args=("--numa-binding", "node"))
+    secrets = {"TOKEN": Secret("hf_secret")}
+    plan = planned(Inventory(hosts=(Host(name="a"),), job=job), secrets=secrets)
+    assert plan.torchrun_args == job.torchrun_args
+    assert plan.secrets == secrets
+    assert "hf_secret" not in repr(plan)
 
 
 def test_the_nearer_environment_wins():

@@ -24,8 +24,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def found(*argv: str, m: str | None = None, **job) -> Program:
-    return program_for(Inventory(hosts=(Host(name="a"),), job=Job(**job)), argv, m)
+def found(*argv: str, m: str | None = None, no_python: bool = False, **job) -> Program:
+    inventory = Inventory(hosts=(Host(name="a"),), job=Job(**job))
+    return program_for(inventory, argv, m, no_python=no_python)
 
 
 SHIPPED = Program(target="train.py", args=("--x", "1"), ships=("train.py",))
@@ -50,6 +51,43 @@ SHIPPED = Program(target="train.py", args=("--x", "1"), ships=("train.py",))
 )
 def test_what_is_run(argv, module, job, expected):
     assert found(*argv, m=module, **job) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "no_python", "job", "expected"),
+    [
+        (("prog", "-x"), True, {}, Program(target="prog", args=("-x",), python=False)),
+        # Not sent along, even where one of that name is here.
+        (("train.py",), True, {}, Program(target="train.py", python=False)),
+        ((), False, {"command": ("p", "a")}, Program(target="p", args=("a",), python=False)),
+        (
+            (),
+            True,
+            {"command": ("p", "a"), "args": ("b",)},
+            Program(target="p", args=("a", "b"), python=False),
+        ),
+        (("train.py", "--x", "1"), False, {"command": ("p",)}, SHIPPED),
+        (("q",), True, {"command": ("p", "a")}, Program(target="q", python=False)),
+    ],
+)
+def test_a_program_that_is_no_script(argv, no_python, job, expected):
+    assert found(*argv, no_python=no_python, **job) == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "m", "job", "message"),
+    [
+        ((), None, {}, "no command"),
+        ((), None, {"script": "train.py"}, "no command"),
+        (("x",), "pkg.m", {}, "--no-python and -m: a module is run by Python"),
+        (("-x",), None, {}, "'-x' is not a program"),
+        ((), None, {"command": ("",)}, "'' is not a program"),
+    ],
+)
+def test_no_program(argv, m, job, message):
+    with pytest.raises(UsageError) as caught:
+        found(*argv, m=m, no_python=True, **job)
+    assert caught.value.message == message
 
 
 def test_a_script_elsewhere_here_keeps_its_name_alone(here):

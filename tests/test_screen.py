@@ -23,12 +23,15 @@ from orchestrator.events import (
     Logged,
     NodeEnded,
     Planned,
+    SetupBegan,
+    SetupEnded,
     StopAsked,
     Verdict,
     Warned,
     Worker,
     WorkersUp,
 )
+from orchestrator.masking import Mask, Secret
 from orchestrator.plan import Program, make_plan
 from orchestrator.screen import JsonLines, JsonVerdicts, Screen
 from orchestrator.state import RunState, fold
@@ -473,8 +476,84 @@ def test_exec_output(out):
 def test_errors(error, text):
     stderr = io.StringIO()
     with contextlib.redirect_stderr(stderr):
-        screen.show_error(error)
+        screen.show_error(error, Mask())
     assert stderr.getvalue() == text
+
+
+SETUP = """\
+gpu1: setup 1 of 2: `pip install x`
+gpu1| Collecting x
+gpu1| done without a newline
+gpu1: setup 2 of 2: `a b`
+run brave-otter: setup failed (after 20.0 s on gpu1, gpu2; exit 100)
+first failure: setup on gpu1, `a b`, exit code 2: no such thing
+    first line
+    no such thing
+"""
+
+
+def test_a_setup_is_shown_as_it_goes(out):
+    """Its words are shown without -v: they are what one waits for."""
+
+    def began(number: int, command: str) -> SetupBegan:
+        return SetupBegan(
+            node=0, host="gpu1", number=number, of=2, command=command, time=1.0
+        )  # fmt: skip
+
+    def said(data: bytes) -> Logged:
+        return Logged(
+            node=0, host="gpu1", rank=None, stream="out", round=0, offset=0, data=data, setup=1
+        )  # fmt: skip
+
+    setup_ended = SetupEnded(
+        node=0, host="gpu1", number=1, of=2, command="", code=0, signal=None, reason="exited",
+        survivors=(), time=1.0,
+    )  # fmt: skip
+    failure = Failure(
+        host="gpu1", rank=None, code=2, signal=None, message="no such thing",
+        tail=("first line", "no such thing"), setup="a\nb",
+    )  # fmt: skip
+    text = shown(
+        out,
+        PLANNED,
+        began(1, "pip install x"),
+        said(b"Collecting x\ndone "),
+        said(b"without a newline"),
+        setup_ended,
+        began(2, "a\nb"),
+        ended(100, failure, why="setup failed", logs=""),
+    )
+    assert text.partition("\n")[2] == SETUP
+
+
+def test_setup_in_a_plan(out):
+    inventory = Inventory(hosts=(Host(name="gpu1", setup=("pip install x", "a\nb hf_secret")),))
+    plan = make_plan(
+        inventory,
+        Program(target="/t.py"),
+        name="r",
+        token="t",
+        max_restarts=0,
+        env={},
+    )
+    screen.show_plan(plan, Mask([Secret("hf_secret")]))
+    lines = out.take().splitlines()
+    at = lines.index("# gpu1")
+    assert lines[at + 1 : at + 4] == [
+        "# setup 1 of 2: pip install x",
+        "# setup 2 of 2: a",
+        "#   b ********",
+    ]
+    assert lines[at + 4].startswith("cd ")
+
+
+def test_errors_are_masked():
+    stderr = io.StringIO()
+    mask = Mask([Secret("hf_secret")])
+    with contextlib.redirect_stderr(stderr):
+        screen.show_error(UsageError("what hf_secret", hint="do hf_secret"), mask)
+        screen.show_lines(["hf_secret"], mask)
+    assert stderr.getvalue() == "ddp-orch: what ********\n  -> do ********\n********\n"
 
 
 def test_a_plan_is_one_line_per_host_to_copy(out):
@@ -488,7 +567,7 @@ def test_a_plan_is_one_line_per_host_to_copy(out):
         max_restarts=0,
         env={},
     )
-    screen.show_plan(plan)
+    screen.show_plan(plan, Mask())
     lines = out.take().splitlines()
     assert [line.split() for line in lines[:3]] == [
         ["node", "host", "workers", "address"],

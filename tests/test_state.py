@@ -19,6 +19,8 @@ from orchestrator.events import (
     Logged,
     NodeEnded,
     Planned,
+    SetupBegan,
+    SetupEnded,
     StopAsked,
     Warned,
     Worker,
@@ -493,3 +495,86 @@ def test_no_order_of_events_upsets_it(events, max_restarts):
             assert got.exit_code != 0
         if got.exit_code == 0:
             assert got.failure is None
+
+
+# --- setup --------------------------------------------------------------------------------------
+
+
+def began(node: int, number: int = 1, command: str = "pip install x") -> SetupBegan:
+    return SetupBegan(
+        node=node, host=HOSTS[node], number=number, of=2, command=command, time=101.0
+    )  # fmt: skip
+
+
+def setup_ended(node: int, code: int | None = 0, **more) -> SetupEnded:
+    whole = {
+        "number": 1, "of": 2, "command": "pip install x", "signal": None, "reason": "exited",
+        "survivors": (), "time": 102.0,
+    }  # fmt: skip
+    return SetupEnded(node=node, host=HOSTS[node], code=code, **(whole | more))
+
+
+def setup_said(node: int, data: bytes, number: int = 1, stream: str = "err") -> Logged:
+    return Logged(
+        node=node, host=HOSTS[node], rank=None, stream=stream, round=0, offset=0, data=data,
+        setup=number,
+    )  # fmt: skip
+
+
+def test_a_setup_that_went_well_is_no_news():
+    assert decide(after(began(0), setup_ended(0), began(1), setup_ended(1)), 103.0) == Keep()
+
+
+@pytest.mark.parametrize(
+    ("ended", "how"),
+    [
+        (setup_ended(1, 7), "exited with code 7"),
+        (setup_ended(1, None, signal=9), "was killed by SIGKILL"),
+        (setup_ended(1, None, reason="workdir /w is no folder"), "ended: workdir /w is no folder"),
+        (
+            setup_ended(1, 0, survivors=("pid 7 (x, state D)",)),
+            "left what could not be ended: pid 7 (x, state D)",
+        ),
+    ],
+)
+def test_the_first_setup_that_fails_stops_the_start(ended, how):
+    state = after(began(0), began(1), ended, setup_ended(0, 3))
+    stop = decide(state, 103.0)
+    assert stop == Stop(f"setup failed on b: `pip install x` {how}", 100)
+
+
+def test_the_summary_names_the_command_and_its_own_last_words():
+    state = after(
+        setup_said(1, b"of the first command\n"),
+        setup_ended(1),
+        began(1, 2),
+        setup_said(1, b"torchrun? no\n", 2, "out"),
+        setup_said(1, b"Collecting x\nERROR: No matching distribution\n", 2),
+        setup_ended(1, 1, number=2),
+    )
+    failure = summary(state, 110.0, "/logs").failure
+    assert failure == Failure(
+        host="b",
+        rank=None,
+        code=1,
+        signal=None,
+        message="ERROR: No matching distribution",
+        tail=("Collecting x", "ERROR: No matching distribution"),
+        setup="pip install x",
+    )
+
+
+def test_a_setup_that_was_stopped_with_the_others_is_no_failure():
+    stop = StopAsked(why="interrupted", exit_code=130, grace=10.0, time=102.0)
+    state = after(began(0), stop, setup_ended(0, None, signal=15, reason="stopped"))
+    assert state.setup_failed is None
+    assert summary(state, 103.0, "").exit_code == 130
+
+
+def test_a_long_command_is_one_short_line():
+    state = after(setup_ended(0, 1, command="set -e\n" + "pip install x;\n" * 40))
+    stop = decide(state, 103.0)
+    assert isinstance(stop, Stop)
+    assert stop.why.startswith("setup failed on a: `set -e pip install x; pip")
+    assert stop.why.endswith(" ...` exited with code 1")
+    assert len(stop.why) < 160

@@ -31,9 +31,17 @@ def folder(tmp_path, monkeypatch) -> Path:
     return tmp_path / "state"
 
 
-def logged(data: bytes, *, rank: int | None = 0, stream: str = "out", turn: int = 0, host="a"):
+def logged(
+    data: bytes,
+    *,
+    rank: int | None = 0,
+    stream: str = "out",
+    turn: int = 0,
+    host="a",
+    setup: int | None = None,
+):
     return Logged(
-        node=1, host=host, rank=rank, stream=stream, round=turn, offset=0, data=data
+        node=1, host=host, rank=rank, stream=stream, round=turn, offset=0, data=data, setup=setup
     )  # fmt: skip
 
 
@@ -47,8 +55,8 @@ def test_a_record(folder):
         record = RunStore("brave-otter")
         record(Connected(host="a", seconds=0.5), RunState())
         record(PLANNED, RunState())
-        record(logged(b"\xff one \r\x1b[1m\n"), RunState())
-        record(logged(b"two"), RunState())
+        record.keep(logged(b"\xff one \r\x1b[1m\n"))
+        record.keep(logged(b"two"))
         record(Warned(message="é"), RunState())
         record.close()
     finally:
@@ -71,10 +79,20 @@ def test_a_record(folder):
     }
 
 
+def test_as_a_sink_it_leaves_the_logs_to_keep(folder):
+    """Sinks are given what is masked; the bytes as they came go another way."""
+    record = RunStore("r")
+    record(PLANNED, RunState())
+    record(logged(b"******** masked"), RunState())
+    record.close()
+    assert list(record.logs.iterdir()) == []
+    assert len((record.folder / "events.jsonl").read_text().splitlines()) == 1
+
+
 def test_what_was_written_is_there_at_once(folder):
     record = RunStore("r")
     record(PLANNED, RunState())
-    record(logged(b"x"), RunState())
+    record.keep(logged(b"x"))
     assert (record.logs / "rank0.out").read_bytes() == b"x"
     record.close()
 
@@ -86,6 +104,7 @@ def test_what_was_written_is_there_at_once(folder):
         (logged(b"", rank=12, stream="err"), "rank12.err"),
         (logged(b"", turn=2), "rank0.round2.out"),
         (logged(b"", rank=None, stream="err"), "node1.torchrun.err"),
+        (logged(b"", rank=None, setup=2), "node1.setup2.out"),
     ],
 )
 def test_each_stream_has_its_file(event, name):
@@ -95,8 +114,8 @@ def test_each_stream_has_its_file(event, name):
 def test_the_hosts_name_is_in_no_files_name(folder):
     record = RunStore("r")
     record(PLANNED, RunState())
-    record(logged(b"x", host="../../../etc/passwd"), RunState())
-    record(logged(b"x", rank=None, host="/tmp/x"), RunState())
+    record.keep(logged(b"x", host="../../../etc/passwd"))
+    record.keep(logged(b"x", rank=None, host="/tmp/x"))
     record.close()
     written = sorted(p.name for p in record.logs.iterdir())
     assert written == ["node1.torchrun.out", "rank0.out"]

@@ -35,7 +35,11 @@ def _python(cluster: ClusterFacts) -> Iterator[Verdict]:
                 status="pass",
                 host=host,
                 message=found.version or "",
-                evidence={"executable": found.executable, "version": found.version},
+                evidence={
+                    "executable": found.executable,
+                    "version": found.version,
+                    "environment": found.environment,
+                },
             )
 
 
@@ -76,10 +80,68 @@ def _torch(cluster: ClusterFacts) -> Iterator[Verdict]:
             )
 
 
+def _workdir(cluster: ClusterFacts) -> Iterator[Verdict]:
+    for host, facts in hosts_with_facts(cluster, "env.workdir"):
+        if host not in cluster.workdirs:
+            continue
+        if isinstance(facts, Verdict):
+            yield facts
+        elif facts.workdir is None:
+            yield Verdict(
+                id="env.workdir",
+                status="unknown",
+                host=host,
+                message=f"{cluster.workdirs[host]}: {facts.workdir_problem}",
+            )
+        elif facts.workdir_problem:
+            yield Verdict(
+                id="env.workdir",
+                status="fail",
+                host=host,
+                message=f"workdir {facts.workdir} {facts.workdir_problem}",
+                hint="make it there, or change `workdir:`; without one, workers start in the run's "
+                "own folder",
+            )
+        else:
+            yield Verdict(id="env.workdir", status="pass", host=host, message=facts.workdir)
+
+
+def _gpus(cluster: ClusterFacts) -> Iterator[Verdict]:
+    for host, facts in hosts_with_facts(cluster, "gpu.count"):
+        wanted = cluster.gpus.get(host)
+        if wanted is None:
+            continue
+        if isinstance(facts, Verdict):
+            yield facts
+            continue
+        there = facts.gpus_installed
+        if there is None:
+            yield Verdict(
+                id="gpu.count", status="unknown", host=host, message="nvidia-smi did not answer"
+            )
+            continue
+        absent = [str(index) for index in wanted if index >= there]
+        have = (
+            "no GPU" if there == 0 else "1 GPU, number 0" if there == 1
+            else f"{there} GPUs, 0 to {there - 1}"
+        )  # fmt: skip
+        yield Verdict(
+            id="gpu.count",
+            status="fail" if absent else "pass",
+            host=host,
+            message=f"has {have}, but gpus: asks for {', '.join(absent)}" if absent else have,
+            evidence={"installed": there, "asked": list(wanted)},
+            hint="nvidia-smi -L, there, lists what can stand in `gpus:`" if absent else None,
+        )
+
+
 def _which(found: Interpreter) -> str:
     if found.seen:
         return f"torch was seen in {', '.join(found.seen)}: set `python:` to one of them"
-    return "set `python:` in the inventory to the interpreter that has torch (an absolute path)"
+    return (
+        "set `python:` to what has torch there: an interpreter, the folder of a virtual or conda "
+        "environment, or a conda environment's name"
+    )
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -99,4 +161,8 @@ CHECKS = (
         about="that interpreter has torch 2.6 or newer; it is not imported",
         judge=_torch,
     ),
+    Check(
+        id="env.workdir", about="the folder to start in is there, where one is set", judge=_workdir
+    ),
+    Check(id="gpu.count", about="each host has the GPUs that `gpus:` asks for", judge=_gpus),
 )

@@ -28,7 +28,7 @@ def run(call: Call, argv: list[str], env: dict[str, str], cwd: str | None) -> di
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=dict(os.environ, **env),
-        cwd=os.path.expanduser(cwd) if cwd else files.home_or_root(),
+        cwd=os.path.join(files.home_or_root(), os.path.expanduser(cwd or "")),
         start_new_session=True,
     )
     call.at_end(lambda: end_group(process))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import platform
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -15,7 +13,7 @@ import sys
 import threading
 import time
 
-from . import files
+from . import files, interpreter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,31 +21,15 @@ if TYPE_CHECKING:
 
     from .agent import Call
 
-# Runs inside the user's interpreter, whatever that is: nothing is imported that costs anything,
-# torch least of all (its version comes from its metadata; importing it takes seconds).
-INTERPRETER = r"""
-import sys
-# A json.py or a torch folder in the current directory is not what the workers would import.
-sys.path = [folder for folder in sys.path if folder]
-import json
-found = {"executable": sys.executable, "version": sys.version.split()[0], "prefix": sys.prefix}
-try:
-    from importlib import util, metadata
-    spec = util.find_spec("torch")
-    # An empty folder called torch is found as well, but has no origin.
-    if spec is not None and spec.origin:
-        found["torch"] = metadata.version("torch")
-except Exception as error:
-    found["problem"] = "%s: %s" % (type(error).__name__, error)
-print(json.dumps(found))
-"""
 
-
-def gather(call: Call, python: str, deadline: float = 20.0) -> dict[str, Any]:
+def gather(
+    call: Call, python: str, workdir: str | None = None, deadline: float = 20.0
+) -> dict[str, Any]:
     """Return everything; what takes time runs side by side."""
     parts: dict[str, tuple[Callable[[], Any], float]] = {
-        "interpreter": (lambda: interpreter(python, deadline), deadline + 2),
-        "gpus": (gpus, 12.0),
+        "interpreter": (lambda: interpreter.ask(python, deadline), deadline + 2),
+        "workdir": (lambda: folder_to_start_in(workdir), 5.0),
+        "gpus_installed": (gpus_installed, 12.0),
         "own_name": (own_addresses, 2.0),
     }
     got = {name: within(seconds, part) for name, (part, seconds) in parts.items()}
@@ -61,6 +43,7 @@ def gather(call: Call, python: str, deadline: float = 20.0) -> dict[str, Any]:
         "user": files.user_name(os.geteuid()),
         "home": home,
         "cores": cores(),
+        "gpus_visible": gpus_visible(),
         "addresses": addresses(),
         "ssh_address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2],
         "now": time.time(),
@@ -96,71 +79,52 @@ def read(path: str) -> str:
 
 
 def cores() -> int:
-    """Count the cores that are ours to use: a batch system may have set others apart."""
+    """Count the cores that are ours to use: a batch system or a container may have set limits."""
     if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    else:  # noqa: RET505  or mypy calls it unreachable
-        return os.cpu_count() or 1
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    return max(1, min([count, *(int(quota) for quota in cpu_quotas())]))
 
 
-def interpreter(python: str, deadline: float) -> dict[str, Any]:
-    """Ask the interpreter that is to run the workers what it is."""
-    wanted = os.path.expanduser(python)
-    path = wanted if "/" in wanted else shutil.which(wanted)
-    if path is None or not os.path.exists(path):
-        return {"problem": "not found", "seen": interpreters_seen()}
-    if os.path.isdir(path) or not os.access(path, os.X_OK):
-        return {"problem": "not an executable file", "seen": interpreters_seen()}
+def cpu_quotas(top: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> list[float]:
+    """List how many cores' time each control group around us has; those without a limit are not."""
     try:
-        process = subprocess.Popen(
-            [path, "-c", INTERPRETER],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd=files.home_or_root(),
-            start_new_session=True,
-        )
-    except OSError as error:
-        return {"problem": error.strerror}
-    with process:
-        try:
-            printed, said = process.communicate(timeout=deadline)
-        except subprocess.TimeoutExpired:
-            # With all that it started: it may be a wrapper.
-            os.killpg(process.pid, signal.SIGKILL)
-            return {"problem": "did not answer in %g s" % deadline}
-    found: dict[str, Any]
-    try:
-        found = dict(json.loads(printed.decode("utf-8", "replace").strip().splitlines()[-1]))
-    except (ValueError, IndexError, TypeError):
-        if os.environ.get("PYTHONHOME"):
-            return {"problem": "does not start with PYTHONHOME=%s" % os.environ["PYTHONHOME"]}
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return {"problem": "is no Python: " + (last[0] if last else "it printed nothing of use")}
-    if "torch" not in found:
-        found["seen"] = interpreters_seen()
+        lines = read(own).splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        # Version 2 has no controllers in its line, and stands at the top.
+        base = top + ("/cpu" if controllers else "")
+        parts = [part for part in path.split("/") if part]
+        for depth in range(len(parts) + 1):
+            folder = "/".join([base, *parts[:depth]])
+            try:
+                if controllers:
+                    quota = read(folder + "/cpu.cfs_quota_us")
+                    period = read(folder + "/cpu.cfs_period_us")
+                else:
+                    quota, period = read(folder + "/cpu.max").split()
+                if float(quota) > 0:
+                    found.append(float(quota) / float(period))
+            except (OSError, ValueError):
+                continue  # no such file at the top or in a container; "max" is no number
     return found
 
 
-def interpreters_seen() -> list[str]:
-    """Virtual and conda environments in the usual places that have torch: a hint for `python:`."""
-    home = os.path.expanduser("~")
-    places = ("*", ".*", "venvs/*", ".venvs/*", ".virtualenvs/*", "*/envs/*", "*/.venv")
-    folders = [folder for place in places for folder in glob.glob(os.path.join(home, place))]
-    pythons: list[str] = []
-    for folder in folders[:2000]:
-        if glob.glob(
-            os.path.join(glob.escape(folder), "lib/python3*/site-packages/torch/version.py")
-        ):
-            pythons.append(os.path.join(folder, "bin/python"))
-    return sorted(set(pythons))[:5]
-
-
-def gpus() -> int:
-    """Count the GPUs that a worker would see."""
+def gpus_visible() -> int | None:
+    """Count the GPUs that the environment leaves a worker to see; None: it does not say."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+    if visible is None:
+        return None
+    return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
+
+
+def gpus_installed() -> int:
     if shutil.which("nvidia-smi"):
         listed = subprocess.run(
             ["nvidia-smi", "-L"],
@@ -172,6 +136,19 @@ def gpus() -> int:
         )
         return sum(line.startswith(b"GPU ") for line in listed.stdout.splitlines())
     return len(glob.glob("/proc/driver/nvidia/gpus/*"))
+
+
+def folder_to_start_in(workdir: str | None) -> dict[str, str] | None:
+    """Find the workdir; a relative one begins at the home, where a login would be."""
+    if workdir is None:
+        return None
+    path = os.path.join(os.path.expanduser("~"), os.path.expanduser(workdir))
+    found = {"path": path}
+    if not os.path.isdir(path):
+        found["problem"] = "is no folder" if os.path.exists(path) else "is not there"
+    elif not os.access(path, os.X_OK):
+        found["problem"] = "may not be entered by this user"
+    return found
 
 
 def own_addresses() -> list[str] | dict[str, Any]:

@@ -63,7 +63,8 @@ def last_word(folder: str) -> bool:
 
 
 def names(folder: str) -> list[str]:
-    found = [supervisor.TORCHRUN + ".out", supervisor.TORCHRUN + ".err"]
+    outputs = (supervisor.TORCHRUN, supervisor.SETUP)
+    found = [name + end for name in outputs for end in (".out", ".err")]
     logs = os.path.join(folder, LOGS)
     for turn in listed(logs):
         files = listed(os.path.join(logs, turn)) if turn.isdigit() else []

@@ -30,11 +30,13 @@ def start(
     cwd: str | None,
     cookie: str,
     grace: float,
+    output: str = supervisor.TORCHRUN,
 ) -> dict[str, Any]:
-    """Start torchrun under a supervisor, whose own program is the request's body."""
-    cwd = os.path.expanduser(cwd) if cwd else folder
+    """Start torchrun, or a setup command, under a supervisor, whose program is the body."""
+    cwd = os.path.join(files.home_or_root(), os.path.expanduser(cwd)) if cwd else folder
     if not os.path.isdir(cwd):
         raise FileNotFoundError("workdir %s is no folder on this host" % cwd)
+    os.makedirs(folder, mode=0o700, exist_ok=True)  # a setup command has one of its own
     spec = {
         "folder": folder,
         "argv": argv,
@@ -42,6 +44,7 @@ def start(
         "cwd": cwd,
         "cookie": cookie,
         "grace": grace,
+        "output": output,
     }
     # Through its stdin, as what is in env must not show in a command line.
     text = call.body + ("\nm.main(%a, 0)\n" % spec).encode("ascii")

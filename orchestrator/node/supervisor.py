@@ -8,6 +8,7 @@ For now it ends with the agent that started it: `leash`, its stdin, says stop, o
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 
 JOURNAL = "journal.jsonl"
 EXIT_RECORD = "exit.json"
-TORCHRUN = "torchrun"
+# How its command's own output is called: torchrun's, or a setup command's.
+TORCHRUN, SETUP = "torchrun", "setup"
+STARS = "********"
 # Given back at the end, so that a full disk still has room for the last word.
 SPARE, SPARE_BYTES = ".spare", 1 << 16
 GRACE = 10.0
@@ -65,6 +68,9 @@ class Supervisor:
         self.spec = spec
         self.leash = leash
         self.grace: float = spec.get("grace", GRACE)
+        self.output: str = spec.get("output", TORCHRUN)
+        # What no record may hold; a worker's exception may have it in its message.
+        self.secrets: list[str] = list(spec.get("env", {}).get("secrets", {}).values())
         self.root: int | None = None
         self.status: int | None = None  # torchrun's, as waitpid gives it
         self.workers: dict[int, Worker] = {}  # by pid, those that live
@@ -78,7 +84,7 @@ class Supervisor:
         self.kill_at: float | None = None
         self._line = b""
         self._unwritten = b""
-        self._unannounced = True
+        self._unannounced = self.output == TORCHRUN  # there are workers to look for
         self._since = time.monotonic()
         self._journal = os.open(
             os.path.join(self.folder, JOURNAL), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
@@ -143,7 +149,7 @@ class Supervisor:
                 file.write(bytes(SPARE_BYTES))
             self.root = self.start()
         except OSError as error:
-            self.finish("%s: %s" % (error.filename or self.spec["argv"][0], error.strerror))
+            self.finish(why_not(error, self.spec["argv"][0]))
             return
         self.note("started", pid=self.root)
         while self.status is None:
@@ -166,7 +172,9 @@ class Supervisor:
 
     def start(self) -> int:
         spec = self.spec
-        path = os.path.join(self.folder, TORCHRUN)
+        path = os.path.join(self.folder, self.output)
+        env = merged(dict(os.environ), spec["env"])
+        env[processes.COOKIE] = self.cookie
         with open(path + ".out", "ab", opener=private) as out, open(
             path + ".err", "ab", opener=private
         ) as err:
@@ -175,7 +183,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
-                env=dict(merged(dict(os.environ), spec["env"]), **{processes.COOKIE: self.cookie}),
+                env=env,
                 cwd=spec["cwd"],
                 start_new_session=True,
             )
@@ -262,7 +270,7 @@ class Supervisor:
         if status is not None:
             code, number = (None, status & 0x7F) if status & 0x7F else (status >> 8, None)
             self.failed_workers += bool(status)
-        error = error_in(worker.error_file)
+        error = error_in(worker.error_file, self.secrets)
         ours = self.ending
         self.note("worker", code=code, signal=number, error=error, ours=ours, **worker.table)
 
@@ -311,13 +319,23 @@ class Supervisor:
             )
 
 
-def merged(here: dict[str, str], env: dict[str, dict[str, str]]) -> dict[str, str]:
-    """Lay the run's environment over this host's: see commands.Environment for the three kinds."""
-    whole = dict(env["defaults"], **here)
+def merged(here: dict[str, str], env: dict[str, Any]) -> dict[str, str]:
+    """Lay the run's environment over this host's: see commands.Environment for the kinds."""
+    kept = {name: value for name, value in here.items() if name not in env.get("removed", ())}
+    whole = dict(env["defaults"], **kept)
     whole.update(env["fixed"])
+    whole.update(env.get("secrets", {}))
     for name, value in env["prepended"].items():
-        whole[name] = value + ":" + whole[name] if whole.get(name) else value
+        parts = [value, whole.get(name)]
+        whole[name] = ":".join(part for part in parts if part)
     return whole
+
+
+def why_not(error: OSError, program: str) -> str:
+    if error.errno == errno.E2BIG:
+        return "the environment and the arguments together are more than this host's kernel takes"
+    named = error.filename or program
+    return "%s: %s" % (named, error.strerror)
 
 
 def private(path: str, flags: int) -> int:
@@ -335,8 +353,15 @@ def last_event(folder: str) -> str | None:
         return None
 
 
-def error_in(path: str) -> dict[str, str] | None:
+def error_in(path: str, secrets: Iterable[str] = ()) -> dict[str, str] | None:
     """Read the exception that torch's @record wrote, where the script uses it."""
+
+    def known(text: object, most: int) -> str:
+        text = str(text)
+        for secret in secrets:  # before it is cut: half a one would be known to nobody
+            text = text.replace(secret, STARS).replace(repr(secret)[1:-1], STARS)
+        return text[:most]
+
     try:
         with open(path, encoding="utf-8") as file:
             message = json.load(file)["message"]
@@ -346,10 +371,10 @@ def error_in(path: str) -> dict[str, str] | None:
         more = message.get("extraInfo")
         callstack = more.get("py_callstack", "") if isinstance(more, dict) else ""
         return {
-            "message": str(message.get("message", ""))[:2000],
-            "traceback": str(callstack)[:20000],
+            "message": known(message.get("message", ""), 2000),
+            "traceback": known(callstack, 20000),
         }
-    return {"message": str(message)[:2000], "traceback": ""}
+    return {"message": known(message, 2000), "traceback": ""}
 
 
 def main(spec: dict[str, Any], leash: int) -> None:

@@ -163,9 +163,24 @@ def test_a_lost_connection_ends_the_run_and_is_named(rooms: Rooms) -> None:
 
 def test_a_host_that_cannot_start_ends_the_run_of_the_others(rooms: Rooms) -> None:
     inventory = rooms.inventory(2, hosts={1: {"workdir": "~/not-there"}})
-    done = rooms.ddp_orch("up", inventory, "--", worker("raises"), "99")
+    words = ["--skip-check", "env.workdir", "--", worker("raises"), "99"]
+    done = rooms.ddp_orch("up", inventory, *words)
     assert done.returncode == 100, done.stdout + done.stderr
     assert re.search(r"lab2.*could not be started: workdir \S*/not-there is no folder", done.stdout)
+
+
+def test_a_missing_workdir_is_found_before_anything_starts(rooms: Rooms) -> None:
+    (rooms.hosts[0].home / "file").touch()
+    places = {0: {"workdir": "file"}, 1: {"workdir": "~/not-there"}, 2: {"workdir": "/"}}
+    done = rooms.ddp_orch("up", "-n", "nowhere", rooms.inventory(3, hosts=places))
+    (rooms.hosts[0].home / "file").unlink()
+    assert done.returncode == 3, done.stdout + done.stderr
+    for host, what in zip(
+        rooms.hosts, ("file is no folder", "not-there is not there"), strict=False
+    ):
+        assert f"FAIL env.workdir  {host.name}: workdir {host.home}/{what}" in done.stdout
+    assert "env.workdir  lab3" not in done.stdout
+    assert not any((host.home / ".ddp-orch/runs/nowhere").exists() for host in rooms.hosts)
 
 
 def test_a_missing_interpreter_or_torch_is_found_before_anything_starts(

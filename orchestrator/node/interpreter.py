@@ -1,0 +1,158 @@
+"""What `python:` means on this host: which program, which environment around it, and has it torch.
+
+`python:` is an interpreter (a path, or a name on PATH), the folder of a virtual or conda
+environment, or a conda environment's name. Nothing is sourced and conda is not run: what activation
+would set is known from the folder alone.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+
+from . import files
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Runs inside the user's interpreter, whatever that is: nothing is imported that costs anything,
+# torch least of all (its version comes from its metadata; importing it takes seconds).
+QUESTION = r"""
+import sys
+# A json.py or a torch folder in the current directory is not what the workers would import.
+sys.path = [folder for folder in sys.path if folder]
+import json
+found = {"executable": sys.executable, "version": sys.version.split()[0], "prefix": sys.prefix}
+try:
+    from importlib import util, metadata
+    spec = util.find_spec("torch")
+    # An empty folder called torch is found as well, but has no origin.
+    if spec is not None and spec.origin:
+        found["torch"] = metadata.version("torch")
+except Exception as error:
+    found["problem"] = "%s: %s" % (type(error).__name__, error)
+print(json.dumps(found))
+"""
+# Where conda and its kin are put; their environments lie in envs/ there.
+KINDS = "miniconda3 anaconda3 miniforge3 mambaforge micromamba conda miniconda anaconda .conda"
+# What is a Python by its name is looked for on PATH first; any other name is an environment first.
+PYTHON = re.compile(r"(?:python|pypy)[0-9.]*\Z")
+
+
+def ask(python: str, deadline: float) -> dict[str, Any]:
+    """Ask the interpreter that is to run the workers what it is."""
+    path, problem = locate(python)
+    if path is None:
+        return {"problem": problem, "seen": seen()}
+    around = environment_at(os.path.dirname(os.path.dirname(path)))
+    # Another Python's home would keep this one from starting; activation unsets it as well.
+    env = {k: v for k, v in os.environ.items() if not (around and k == "PYTHONHOME")}
+    try:
+        process = subprocess.Popen(
+            [path, "-c", QUESTION],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=files.home_or_root(),
+            env=env,
+            start_new_session=True,
+        )
+    except OSError as error:
+        return {"problem": error.strerror}
+    with process:
+        try:
+            printed, said = process.communicate(timeout=deadline)
+        except subprocess.TimeoutExpired:
+            # With all that it started: it may be a wrapper.
+            os.killpg(process.pid, signal.SIGKILL)
+            return {"problem": "did not answer in %g s" % deadline}
+    found: dict[str, Any]
+    try:
+        found = dict(json.loads(printed.decode("utf-8", "replace").strip().splitlines()[-1]))
+    except (ValueError, IndexError, TypeError):
+        if env.get("PYTHONHOME"):
+            return {"problem": "does not start with PYTHONHOME=%s" % env["PYTHONHOME"]}
+        last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
+        return {"problem": "is no Python: " + (last[0] if last else "it printed nothing of use")}
+    if "torch" not in found:
+        found["seen"] = seen()
+    # A link or a wrapper elsewhere may lead into an environment: the interpreter itself knows.
+    around = around or environment_at(str(found.get("prefix")))
+    return dict(found, path=path, environment=around)
+
+
+def locate(python: str) -> tuple[str | None, str]:
+    """Return the program that `python:` means, or None and why there is none."""
+    wanted = os.path.expanduser(python)
+    if "/" in wanted:
+        # A relative path begins at the home, as it does for ssh and scp.
+        path: str | None = os.path.join(os.path.expanduser("~"), wanted)
+        if os.path.isdir(str(path)):
+            path = inside(str(path))
+            if path is None:
+                return None, "a folder without bin/python: no virtual or conda environment"
+    else:
+        on_path = shutil.which(wanted)
+        path = on_path if PYTHON.match(wanted) and on_path else conda(wanted) or on_path
+    if path is None or not os.path.exists(path):
+        more = "" if "/" in wanted else ": no program on PATH, and no conda environment"
+        return None, "not found" + more
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        return None, "not an executable file"
+    return path, ""
+
+
+def inside(folder: str) -> str | None:
+    places = (os.path.join(folder, "bin", name) for name in ("python", "python3"))
+    return next((place for place in places if os.path.exists(place)), None)
+
+
+def conda(name: str) -> str | None:
+    """Return the interpreter of a conda environment: of the user's own list, or a usual place."""
+    home = os.path.expanduser("~")
+    try:
+        with open(os.path.join(home, ".conda/environments.txt"), encoding="utf-8") as file:
+            listed = [line.strip() for line in file]
+    except (OSError, ValueError):
+        listed = []
+    exe, roots = os.environ.get("CONDA_EXE"), [os.environ.get("MAMBA_ROOT_PREFIX", "")]
+    roots += [os.path.dirname(os.path.dirname(exe))] if exe else []
+    roots += [os.path.join(top, kind) for top in (home, "/opt") for kind in KINDS.split()]
+    named = [prefix for prefix in listed if os.path.basename(prefix) == name]
+    below = () if name == "base" else ("envs", name)
+    named += [os.path.join(root, *below) for root in roots if root]
+    found = (inside(folder) for folder in named if os.path.isdir(folder + "/conda-meta"))
+    return next((path for path in found if path), None)
+
+
+def environment_at(folder: str) -> dict[str, str] | None:
+    """Return what activating this environment would set, but PATH; None when it is none."""
+    if os.path.isfile(os.path.join(folder, "pyvenv.cfg")):
+        return {"VIRTUAL_ENV": folder}
+    if not os.path.isdir(os.path.join(folder, "conda-meta")):
+        return None
+    above, name = os.path.split(folder)
+    if os.path.basename(above) != "envs":
+        # conda calls its own root base, and an environment outside of envs/ by its path.
+        name = "base" if os.path.isdir(os.path.join(folder, "condabin")) else folder
+    return {"CONDA_PREFIX": folder, "CONDA_DEFAULT_ENV": name, "CONDA_SHLVL": "1"}
+
+
+def seen() -> list[str]:
+    """Virtual and conda environments in the usual places that have torch: a hint for `python:`."""
+    home = os.path.expanduser("~")
+    places = ("*", ".*", "venvs/*", ".venvs/*", ".virtualenvs/*", "*/envs/*", "*/.venv")
+    folders = [folder for place in places for folder in glob.glob(os.path.join(home, place))]
+    pythons: list[str] = []
+    for folder in folders[:2000]:
+        if glob.glob(
+            os.path.join(glob.escape(folder), "lib/python3*/site-packages/torch/version.py")
+        ):
+            pythons.append(os.path.join(folder, "bin/python"))
+    return sorted(set(pythons))[:5]
