@@ -153,6 +153,17 @@ EnvName = Annotated[
     _matching(ENV_NAME, "an environment variable's name"),
     _written(ENV_NAME, "a variable's name"),
 ]
+# What is no name may be a value, and is not said.
+SecretName = Annotated[
+    EnvName,
+    BeforeValidator(
+        lambda v: (
+            v
+            if not isinstance(v, str) or ENV_NAME.match(v)
+            else _refuse("takes the name of a variable alone; its value does not belong in a file")
+        )
+    ),
+]
 EnvValue = Annotated[
     str,
     BeforeValidator(_env_value),
@@ -168,7 +179,7 @@ Text = Annotated[
     AfterValidator(lambda v: v if "\0" not in v else _refuse("a path or name holds no NUL")),
 ]
 StateDir = Annotated[
-    Text, _matching(re.compile("/|~/|~\\Z"), "a folder there: an absolute path, or one below ~")
+    Text, _matching(re.compile("/|~/|~\\Z"), "an absolute path on the host, nor one below ~")
 ]
 Seconds = Annotated[
     float,

@@ -14,13 +14,13 @@ from inventory.kinds import (
     Commands,
     Destination,
     Env,
-    EnvName,
     GpuList,
     HostName,
     Misplaced,
     NodeCount,
     Port,
     Seconds,
+    SecretName,
     StateDir,
     Text,
     TorchrunArgs,
@@ -152,29 +152,30 @@ class Job(Value):
     """The worker's arguments, passed on unchanged."""
 
     launcher: Literal["torchrun", "accelerate", "plain"] = "torchrun"
-    """What starts the workers on a host. Not there yet, and refused by `up`: accelerate, and plain,
-    which is the command itself, once per host."""
+    """What starts the workers on a host. Not there yet, and refused by `up` and `plan`: accelerate,
+    and plain, which is the command itself, once per host."""
 
     torchrun_args: TorchrunArgs = ()
     """More options for torchrun; those that are set here already are refused."""
 
     nnodes: NodeCount | None = None
     """How many of the hosts take part: a number, or min:max for an elastic run. Not there yet, and
-    refused by `up`, but for the number of all hosts. Default: all."""
+    refused by `up` and `plan`, but for the number of all hosts. Default: all."""
 
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often torchrun may restart the workers. 0: the first that dies ends the run."""
 
     sync: Sync | None = None
     """A folder of this machine that is sent to the hosts before the start. Not there yet, and
-    refused by `up`. Default: none."""
+    refused by `up` and `plan`. Default: none."""
 
     env: Env = {}
     """Environment of every worker."""
 
-    secrets: tuple[EnvName, ...] = Field(default=(), strict=False)
+    secrets: tuple[SecretName, ...] = Field(default=(), strict=False)
     """Variables of this machine's environment that workers get as well. Their values stand in no
-    command line and no record, and are masked on the screen."""
+    command line, and are masked on the screen and in records; what a worker itself writes of them
+    stays in its own log files."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Job:

@@ -27,6 +27,9 @@ def _entry(text: str) -> dict[str, str]:
     if not parts:
         raise ValueError(f"{shown(text)} is not of the form [user@]host[:port]")
     name = parts["bracketed"] or parts["host"]
+    if text == f"[{name}]" and NAME.match(name):
+        # As Ansible writes groups.
+        raise ValueError(f"{text} is no host; brackets stand around an address with colons")
     if ADDRESS.match(name) and not NAME.match(name):
         # Which a name that is an address with colons is: it must be told from host:port.
         written = f"write {{name: ..., ssh: {text!a}}}"

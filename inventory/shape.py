@@ -111,9 +111,12 @@ class Shaper:
             return []
         if isinstance(node, Scalar) and path[-1] in ONE_OR_MORE:
             return [self._word(node, path)]
+        if isinstance(node, Scalar) and path[-1] == "secrets":
+            # It may be a value, and is not said.
+            return self._refuse(node, path, "must be a list", "write [NAME]")
         if not isinstance(node, Listing):
             wanted = "text or a list" if path[-1] in ONE_OR_MORE else "a list"
-            return self._wrong(node, path, wanted, _as_list(node))
+            return self._wrong(node, path, wanted, _as_list(node, item))
         if item is Host:
             return self._hosts(node, path)
         kinds = set(_kinds(item))
@@ -135,7 +138,7 @@ class Shaper:
         if _is_empty(node):
             return {}
         if not isinstance(node, Table):
-            return self._wrong(node, path, "a mapping")
+            return self._wrong(node, path, "a mapping", "NAME: value, on a line each")
         if len(node.entries) > MOST_ENTRIES:
             return self._refuse(node, path, f"must have at most {MOST_ENTRIES} entries")
         return {key: self._word(each.value, (*path, key)) for key, each in node.entries.items()}
@@ -143,7 +146,9 @@ class Shaper:
     def _word(self, node: Node, path: Path) -> Any:  # noqa: ANN401
         """Shape an argument or an environment value: text that a program reads in its own way."""
         if not isinstance(node, Scalar):
-            return self._wrong(node, path, "text")
+            # `- echo a: b`, more often than not.
+            hint = "a colon before a blank wants quotes around the text"
+            return self._wrong(node, path, "text", hint if isinstance(node, Table) else "")
         if node.plain and reading_of(node.text)[0] == "bool":
             # The program may want 1, true, True or yes; what a YAML reader passes on differs.
             message = f"{node.text} is a truth value to YAML, not text"
@@ -234,11 +239,16 @@ def _kinds(annotation: Any) -> Iterator[Any]:  # noqa: ANN401  what typing makes
             yield from _kinds(part)
 
 
-def _as_list(node: Node) -> str:
+def _as_list(node: Node, item: Any) -> str:  # noqa: ANN401  what typing makes of annotations
     if not isinstance(node, Scalar):
-        return ""
-    plain = re.fullmatch(r"[A-Za-z0-9_ ./=+-]{1,60}", node.text)
-    return f"write [{', '.join(node.text.split())}]" if plain else "- and an entry on each line"
+        return "- name: gpu1, and so on for each host" if item is Host else ""
+    words = re.split(r", *" if "," in node.text else r"\s+", node.text)
+    if set(_kinds(item)) == {int} and not all(map(DECIMAL.match, words)):
+        return "numbers, such as [0, 1]"
+    plain = all(re.fullmatch(r"[A-Za-z0-9_./=+-]{1,60}", word) for word in words)
+    if not plain or len(words) > 16:
+        return "- and an entry on each line"
+    return f"write [{', '.join(words)}]"
 
 
 def _count(number: int, what: str) -> str:
@@ -254,10 +264,9 @@ def _did_you_mean(key: str, path: Path, fields: Collection[str]) -> str:
     close = difflib.get_close_matches(key[:60], fields, n=1)
     if close:
         return f"did you mean {close[0]}?"
-    if not path:
-        for section, within in SECTIONS.items():
-            if key in within:
-                return f"did you mean {section}.{key}?"
+    for section, within in SECTIONS.items():
+        if key in within and path[:1] != (section,):
+            return f"did you mean {section}.{key}?"
     if path == ("defaults",) and key in Host.model_fields:
         return "it differs from host to host: give it there"
     return f"known here: {', '.join(fields)}"

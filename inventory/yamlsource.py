@@ -119,6 +119,10 @@ def _broken(ledger: Ledger, mark: Mark, message: str) -> InventoryError:
         hint = "indent with spaces, not tabs"
     elif any(sign in message for sign in ("cannot start any token", "an alias", "but got '['")):
         hint = "put the text in quotes"
+    elif "expected <block end>" in message:
+        hint = "entries of one list or mapping begin in the same column"
+    elif "but got '<stream end>'" in message:
+        hint = "a [ or { is not closed"
     alone = Ledger(source=ledger.source)
     alone.note(mark, (), " ".join(message.split()), hint)
     return alone.error()

@@ -1,4 +1,4 @@
-"""Read the certificates that hosts show (PROTOCOL.certkeys of OpenSSH). Pure; it trusts nobody."""
+"""Read ssh's keys and certificates (PROTOCOL.certkeys of OpenSSH). Pure; it trusts nobody."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _KEY_STRINGS = {
 }
 # What may sign a certificate here: SHA-1 is broken, and paramiko cannot check a security key's.
 SIGNATURES = ("ssh-ed25519", *_CURVES, "rsa-sha2-512", "rsa-sha2-256")
-HOST_TYPE = 2
+USER_TYPE, HOST_TYPE = 1, 2
 
 
 class Malformed(ValueError):
@@ -32,6 +32,9 @@ class Malformed(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
     kind: str
+    key: bytes
+    """The public key that it is about."""
+
     type: int
     principals: tuple[str, ...]
     valid_after: int
@@ -50,7 +53,9 @@ class Certificate:
     """How it was signed."""
 
 
-class _Reader:
+class Reader:
+    """Reads what ssh packs: numbers, and strings with their length before them."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self.at = 0
@@ -61,11 +66,11 @@ class _Reader:
         self.at += count
         return self._data[self.at - count : self.at]
 
-    def number(self, size: int) -> int:
+    def number(self, size: int = 4) -> int:
         return int.from_bytes(self.take(size), "big")
 
     def string(self) -> bytes:
-        return self.take(self.number(4))
+        return self.take(self.number())
 
     def strings(self) -> list[bytes]:
         """Return all that is left, a string after the other."""
@@ -75,10 +80,14 @@ class _Reader:
         return found
 
 
+def packed(data: bytes) -> bytes:
+    return len(data).to_bytes(4, "big") + data
+
+
 def key_kind(key: bytes) -> str | None:
     """Return what a public key says it is, if it is whole. Certificates are none."""
     try:
-        kind, *strings = _Reader(key).strings()
+        kind, *strings = Reader(key).strings()
         name = kind.decode()
     except ValueError:
         return None
@@ -86,20 +95,19 @@ def key_kind(key: bytes) -> str | None:
 
 
 def parse(blob: bytes) -> Certificate:
-    reader = _Reader(blob)
+    reader = Reader(blob)
     kind = _text(reader.string())
     base = kind.removesuffix(SUFFIX)
     # Those of security keys are sk-...-cert-v01@openssh.com, their keys sk-...@openssh.com.
-    strings = _KEY_STRINGS.get(base) or _KEY_STRINGS.get(f"{base}@openssh.com")
-    if strings is None or base == kind:
+    of = base if base in _KEY_STRINGS else f"{base}@openssh.com"
+    if of not in _KEY_STRINGS or base == kind:
         raise Malformed(f"unknown kind {kind!r}")
     reader.string()  # a nonce
-    for _ in range(strings):
-        reader.string()
+    strings = [reader.string() for _ in range(_KEY_STRINGS[of])]
     reader.number(8)  # the serial number
-    type_ = reader.number(4)
+    type_ = reader.number()
     reader.string()  # the signer's name for it
-    principals = tuple(_text(p) for p in _Reader(reader.string()).strings())
+    principals = tuple(_text(p) for p in Reader(reader.string()).strings())
     valid_after, valid_before = reader.number(8), reader.number(8)
     critical = _options(reader.string())
     _options(reader.string())  # extensions, which may be passed over
@@ -109,12 +117,13 @@ def parse(blob: bytes) -> Certificate:
     signature = reader.string()
     if reader.at != len(blob):
         raise Malformed("something follows its end")
-    algorithm = _text(_Reader(signature).string())
+    algorithm = _text(Reader(signature).string())
     # Those of security keys have more to them; of the others paramiko would take a wrong length.
     if algorithm in SIGNATURES and not _is_whole(algorithm, signature):
         raise Malformed("its signature is none")
     return Certificate(
         kind=kind,
+        key=b"".join(map(packed, (of.encode(), *strings))),
         type=type_,
         principals=principals,
         valid_after=valid_after,
@@ -129,10 +138,10 @@ def parse(blob: bytes) -> Certificate:
 
 def _is_whole(algorithm: str, signature: bytes) -> bool:
     """Whether all lengths in a signature are right: paramiko takes what is there for a string."""
-    strings = _Reader(signature).strings()
+    strings = Reader(signature).strings()
     if len(strings) != 2:
         return False
-    return algorithm not in _CURVES or len(_Reader(strings[1]).strings()) == 2
+    return algorithm not in _CURVES or len(Reader(strings[1]).strings()) == 2
 
 
 def problem(certificate: Certificate, name: str, now: float) -> str | None:
@@ -140,21 +149,21 @@ def problem(certificate: Certificate, name: str, now: float) -> str | None:
     if certificate.type != HOST_TYPE:
         return "is not a host's but a user's"
     if now < certificate.valid_after:
-        return f"is not valid before {_when(certificate.valid_after)}"
+        return f"is not valid before {when(certificate.valid_after)}"
     if now >= certificate.valid_before:
-        return f"expired at {_when(certificate.valid_before)}"
+        return f"expired at {when(certificate.valid_before)}"
     # OpenSSH before 10.3 took one without principals for any host; it is safe for none.
     if name not in certificate.principals:
-        return f"is for {_shown(certificate.principals) or 'nobody'}, not for {name}"
+        return f"is for {shown(certificate.principals) or 'nobody'}, not for {name}"
     if certificate.critical:
-        return f"has options that must be known and are not: {_shown(certificate.critical)}"
+        return f"has options that must be known and are not: {shown(certificate.critical)}"
     if certificate.algorithm not in SIGNATURES:
-        return f"is signed with {_shown([certificate.algorithm])}, which is not accepted"
+        return f"is signed with {shown([certificate.algorithm])}, which is not accepted"
     return None
 
 
 def _options(data: bytes) -> tuple[str, ...]:
-    strings = _Reader(data).strings()
+    strings = Reader(data).strings()
     if len(strings) % 2:
         raise Malformed("an option lacks its value")
     return tuple(_text(name) for name in strings[::2])
@@ -164,14 +173,14 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace")
 
 
-def _shown(texts: Sequence[str]) -> str:
+def shown(texts: Sequence[str]) -> str:
     """Make what a stranger wrote fit for a screen: no control characters, and not too much."""
     text = ", ".join(texts)
     text = "".join(c if c.isprintable() else "?" for c in text)
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _when(seconds: int) -> str:
+def when(seconds: int) -> str:
     try:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M} UTC"
     except (ValueError, OverflowError, OSError):

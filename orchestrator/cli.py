@@ -85,7 +85,7 @@ RestartsOption = Annotated[
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--env", metavar="K[=V]", help="Environment of the workers; without =V this machine's."
+        "--env", metavar="K[=V]", help="Environment of what runs; without =V this machine's."
     ),
 ]
 EnvFileOption = Annotated[
@@ -102,7 +102,7 @@ SecretOption = Annotated[
     typer.Option(
         "--secret",
         metavar="K",
-        help="Environment of the workers, from this machine's: in no command line, never shown.",
+        help="Environment of what runs, from this machine's: in no command line, never shown.",
     ),
 ]
 NoPythonOption = Annotated[
@@ -115,7 +115,9 @@ OutputOption = Annotated[
 VerboseOption = Annotated[
     bool, typer.Option("-v", "--verbose", help="Show torchrun's own output too.")
 ]
-QuietOption = Annotated[bool, typer.Option("-q", "--quiet", help="No table while all is well.")]
+QuietOption = Annotated[
+    bool, typer.Option("-q", "--quiet", help="No table of checks while all is well.")
+]
 
 
 @app.command()
@@ -223,7 +225,8 @@ def exec_(
     """Run a command on all hosts at once.
 
     ddp-orch exec inventory.yaml -- nvidia-smi -L. One word is a line for the shell
-    there: -- 'df -h | tail -1'. The exit code is the worst host's.
+    there: -- 'df -h | tail -1'. The exit code is the worst host's. It
+    gets workdir: and env:, but not secrets: nor the environment around python:.
     """
     from orchestrator import refusals, run, screen
 
@@ -323,7 +326,10 @@ def _inventory(
         found = load(path) if path is not None else from_names(",".join(hosts or ()))
         return choose(found, include or (), exclude or ())
     except InventoryError as error:
-        raise UsageError(str(error)) from None
+        count = len(error.problems)
+        # A line of its own first: the others begin with what an editor or a terminal can open.
+        head = f"{count} mistakes in the inventory:\n" if count > 1 else ""
+        raise UsageError(f"{head}{error}") from None
 
 
 def _options(
@@ -403,6 +409,7 @@ def _refuse_words() -> None:
 
 def main() -> None:
     global _after_dashes  # the parser must not see it, and typer has no place for it
+    _open_closed_streams()
     # What the terminal's encoding lacks is shown escaped, as stderr does; it must not end a run.
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -417,6 +424,9 @@ def main() -> None:
 
 
 def _parsed(argv: list[str]) -> None:
+    if word := _command_before_dashes(argv):
+        hint = f"ddp-orch exec inventory.yaml -- {word} ..."
+        raise UsageError(f"{word} stands before --; the command follows it", hint=hint)
     if script := _script_before_dashes(argv):
         hint = f"ddp-orch {argv[0]} inventory.yaml -- {script} ..."
         raise UsageError(
@@ -431,6 +441,22 @@ def _script_before_dashes(argv: list[str]) -> str | None:
         return None
     values = [b for a, b in itertools.pairwise(argv) if not a.startswith("-")]
     return next((word for word in values if word.endswith(".py")), None)
+
+
+def _command_before_dashes(argv: list[str]) -> str | None:
+    """Find a second word that is no option's, nor its value: `exec` takes an inventory alone."""
+    if _after_dashes is not None or argv[:1] != ["exec"]:
+        return None
+    words = [b for a, b in itertools.pairwise(argv) if not a.startswith("-")]
+    words = [word for word in words if not word.startswith("-")]
+    return words[1] if words[1:] else None
+
+
+def _open_closed_streams() -> None:
+    """Put nothing in the place of a closed stream: else its number goes to the next file opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115, PTH123  for good
 
 
 def _leave_quietly() -> None:

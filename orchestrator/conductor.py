@@ -98,7 +98,7 @@ class Conductor:
         while not self.state.over:
             self._obey_interrupts()
             self._decide()
-            if self._setup.done and not self._started and self.state.stop is None:
+            if not self._started and self.state.stop is None and self._setup.done:
                 self._launch()
             item = self._fleet.next(0.1)
             if item is not None:
@@ -109,10 +109,13 @@ class Conductor:
 
     def _own_up(self) -> None:
         """Say where the promise about the ranks was not checked."""
-        unseen = [node.host for node in self.state.nodes.values() if node.round < 0]
-        if unseen and self.state.stop is None:
-            hosts = ", ".join(unseen)
-            what = f"the workers of {hosts} ended, well, before their ranks could be read"
+        unseen = [
+            node.host
+            for node in self.state.nodes.values()
+            if node.round < 0 and node.ended and node.ended.code == 0
+        ]
+        if unseen:
+            what = f"the workers of {', '.join(unseen)} came and went before their ranks were read"
             self._emit(Warned(message=what))
 
     # ---- starting ----
@@ -212,7 +215,8 @@ class Conductor:
                 continue  # one that counts as lost is told all the same: its link may live
             folder = self._setup.running_on(node.host)
             if rank not in self._started and folder is None:
-                self._never_started(node.host)
+                if not node.over:
+                    self._never_started(node.host)
                 continue
             # Its answer is not waited for: the journal tells of the end.
             with contextlib.suppress(DdpOrchError):

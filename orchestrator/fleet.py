@@ -78,7 +78,7 @@ class Fleet:
         self._closed = threading.Event()
         self._close_last = close_last  # what the hosts share: gateways
         self.hosts = {host.name: host for host in make_hosts(self._lost)}
-        self.joined: frozenset[str] = frozenset()
+        self.joined: set[str] = set()
 
     def connect(self, first: Callable[[str], Sequence[Request]]) -> dict[str, Joined | HostError]:
         """Open all hosts in parallel; return what became of each, in their order."""
@@ -92,7 +92,8 @@ class Fleet:
                 try:
                     calls = host.open(first(host.name))
                     joined = Joined(time.monotonic() - began, host.noise, calls)
-                    results.setdefault(host.name, joined)
+                    if results.setdefault(host.name, joined) is joined:
+                        self.joined.add(host.name)
                 except HostError as error:
                     results.setdefault(host.name, error)
                 except Exception as error:  # noqa: BLE001  one host must not hide the others' state
@@ -101,7 +102,7 @@ class Fleet:
                     results.setdefault(host.name, failed)
 
         allow_many_files()
-        # Who has joined is kept alive while the slowest are still waited for.
+        # Who has joined is kept alive while the slowest, or a person who types, are waited for.
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
         waiting = dict(self.hosts)
         # Daemons: a name server that does not answer cannot be interrupted, only left behind.
@@ -113,11 +114,10 @@ class Fleet:
             for name, host in list(waiting.items()):
                 due = host.overdue
                 if name in results:
-                    if isinstance(results[name], Joined):
-                        self.joined |= {name}
                     del waiting[name]
                 elif due is not None and time.monotonic() > due:
                     results[name] = host.abort()  # over what its thread says as a consequence
+                    self.joined.discard(name)
                     del waiting[name]
             self._meanwhile()
             time.sleep(0.02)
@@ -191,7 +191,7 @@ class Fleet:
 
     def _pulse(self) -> None:
         while not self._closed.wait(BEAT):
-            for name in self.joined:
+            for name in tuple(self.joined):
                 self.hosts[name].pulse(PATIENCE)
 
 

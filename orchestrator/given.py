@@ -61,10 +61,11 @@ def secrets(names: Iterable[str]) -> dict[str, Secret]:
                 f"the secret {name} {state} in this machine's environment",
                 hint=f"read -rs {name} && export {name}",
             )
-        if len(value.strip()) < SHORTEST:
+        # Output is masked line by line.
+        if max(len(line.strip()) for line in value.splitlines()) < SHORTEST:
             raise UsageError(
-                f"the secret {name} is shorter than {SHORTEST} characters: to mask it would blank "
-                "what it stands in by chance, and so tell it",
+                f"the secret {name} is shorter than {SHORTEST} characters in every line: to mask "
+                "it would blank what it stands in by chance, and so tell it",
                 hint=f"if it is no secret: --env {name}",
             )
         found[name] = Secret(value)
@@ -109,7 +110,8 @@ def _problem(key: str, equals: str, value: str) -> tuple[str, str] | None:
     if not equals:
         return "no = in this line", "K=V; to take K from this machine's environment: --env K"
     if not NAME.fullmatch(key):
-        return f"{key[:60]!r} is not a variable's name", "K=V, without blanks around ="
+        # It may be a later line of a value, such as a key's.
+        return "what stands before = is not a variable's name", "K=V, without blanks around ="
     if "\0" in value:
         return f"{key}: a value holds no NUL", "it cannot be in any environment"
     if value.endswith("\r"):

@@ -74,7 +74,7 @@ class Mask:
         if not self:
             return text
         masked = self._in_text.sub(STARS, text)
-        half = _begun(masked, self._texts)
+        half = _begun(masked.rpartition("\n")[2], self._texts)
         return masked[:-half] + STARS if half >= SHORTEST else masked
 
     def event(self, event: T) -> T:
@@ -101,7 +101,8 @@ class Mask:
 
     def cut(self, data: bytes) -> tuple[bytes, bytes]:
         """Return masked what is known to be whole, and what may be the beginning of a secret."""
-        open_at = len(data) - _begun(data, self._forms)
+        # No form has a line's end in it: most output has come to one, and need not be looked at.
+        open_at = len(data) - _begun(data.rpartition(b"\n")[2], self._forms)
         done: list[bytes] = []
         at = 0
         for found in self._in_bytes.finditer(data):

@@ -6,9 +6,11 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.node.facts import devices_in
 from orchestrator.node.interpreter import PYTHON
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from random import Random
 
     from inventory.model import Host, Inventory
@@ -128,7 +130,8 @@ def make_plan(
     """Lay out the run. Without `cluster` what only the hosts can tell is left open."""
     known = {h: f for h, f in cluster.facts.items() if not isinstance(f, str)} if cluster else {}
     homes = {h: f.home for h, f in known.items()}
-    counts = [worker_count(host, known.get(host.name)) for host in inventory.hosts]
+    envs = {host.name: inventory.job.env | host.env | env for host in inventory.hosts}
+    counts = [worker_count(h, known.get(h.name), envs[h.name]) for h in inventory.hosts]
     everyone = sum(n or 1 for n in counts) if inventory.same_machine else None
     nodes = []
     for rank, (host, count) in enumerate(zip(inventory.hosts, counts, strict=True)):
@@ -147,7 +150,7 @@ def make_plan(
                 activated=facts.interpreter.environment if facts else {},
                 setup=host.setup,
                 gpus=host.gpus,
-                env=inventory.job.env | host.env | env,
+                env=envs[host.name],
                 workers=count,
                 workers_wanted=None
                 if isinstance(host.nproc_per_node, int)
@@ -193,8 +196,8 @@ def at_home(path: str, home: str | None) -> str:
     return f"{home}{path[1:]}" if home and (path == "~" or path.startswith("~/")) else path
 
 
-def worker_count(host: Host, facts: HostFacts | None) -> int | None:
-    """How many workers: what is asked for, else one per GPU (that `gpus:` names), else one."""
+def worker_count(host: Host, facts: HostFacts | None, env: Mapping[str, str]) -> int | None:
+    """How many workers: what is asked for, else one per GPU that they will see, else one."""
     wanted = host.nproc_per_node
     if isinstance(wanted, int):
         return wanted
@@ -202,7 +205,9 @@ def worker_count(host: Host, facts: HostFacts | None) -> int | None:
         return len(host.gpus)
     if facts is None:
         return None
-    gpus = facts.gpus or 0
+    # What the workers are given comes over what the host's own environment says.
+    visible = env.get("CUDA_VISIBLE_DEVICES")
+    gpus = (facts.gpus or 0) if visible is None else devices_in(visible)
     if wanted == "gpu":
         return gpus  # none is a finding of preflight's
     if wanted == "cpu":

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 def program_for(
     inventory: Inventory, argv: Sequence[str], module: str | None, *, no_python: bool = False
 ) -> Program:
-    """Take the command line's word, else the inventory's, else the bundled trainer."""
+    """Take the command line's word, else the inventory's, else the bundled trainer.
+
+    Words that begin with an option name no program: they are for the one that runs without them.
+    """
     job = inventory.job
+    args = tuple(argv) or job.args
     if no_python:
         if module is not None:
             raise UsageError("--no-python and -m: a module is run by Python")
@@ -30,15 +34,17 @@ def program_for(
         return _command(argv or (*(job.command or ()), *job.args))
     if module is not None:
         return Program(target=module, args=tuple(argv), module=True)
-    if argv:
+    if argv and argv[0] == "-m":
+        raise UsageError("-m follows --; it is an option of ours", hint="-m MODULE -- ARGS")
+    if argv and not argv[0].startswith("-"):
         return _script(argv[0], tuple(argv[1:]))
     if job.command is not None:
-        return _command(job.command + job.args)
+        return _command(job.command + args)
     if job.module is not None:
-        return Program(target=job.module, args=job.args, module=True)
+        return Program(target=job.module, args=args, module=True)
     if job.script is not None:
-        return _script(job.script, job.args)
-    return bundled_trainer(job.args)
+        return _script(job.script, args)
+    return bundled_trainer(args)
 
 
 def from_locale(word: str) -> str:

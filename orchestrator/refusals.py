@@ -42,7 +42,8 @@ def contradictions(
         whole = inventory.job.env | host.env | env
         if host.gpus is not None and "CUDA_VISIBLE_DEVICES" in whole:
             raise UsageError(
-                "gpus: and CUDA_VISIBLE_DEVICES in its environment both say which GPUs it has",
+                "gpus: or --include says which GPUs to use, and CUDA_VISIBLE_DEVICES in its "
+                "environment does as well",
                 host=host.name,
                 hint="leave one of the two out",
             )
@@ -75,7 +76,9 @@ def _command_lines(inventory: Inventory, program: Program) -> Iterator[tuple[str
     yield "job.torchrun_args", inventory.job.torchrun_args
     for host in inventory.hosts:
         yield f"setup: of {host.name}", host.setup
-        yield f"python: or workdir: of {host.name}", (host.python, host.workdir or "")
+        # They are asked about in the agent's own command line; state_dir is in torchrun's as well.
+        places = (host.python, host.workdir or "", host.state_dir or "")
+        yield f"python:, workdir: or state_dir: of {host.name}", places
 
 
 def _sizes(

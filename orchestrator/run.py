@@ -115,16 +115,16 @@ def exec_(
     doors = _doors(options)
     fleet = _fleet(inventory, doors)
     shown = Shown(options.mask, on_output)
-    codes: dict[str, int] = {}
     # One word is a line for the shell there; several are the words of a command.
     words = argv if len(argv) > 1 else ["/bin/sh", "-c", argv[0]]
     try:
-        for host, got in fleet.connect(lambda _: []).items():
-            if isinstance(got, HostError):
-                on_failure(got)
-                codes[host] = errors.HOST
-        for warning in doors.known.warnings:
-            on_failure(errors.DdpOrchError(warning))
+        joined = fleet.connect(lambda _: [])
+        failed = {host: got for host, got in joined.items() if isinstance(got, HostError)}
+        codes = dict.fromkeys(failed, errors.HOST)
+        for alike in together(failed):
+            on_failure(alike)
+        for notice in doors.known.notices():
+            on_failure(errors.DdpOrchError(notice))
         more = options.env | revealed(options.secrets)
         env = {host.name: inventory.job.env | host.env | more for host in inventory.hosts}
         cwd = {host.name: host.workdir for host in inventory.hosts}
@@ -150,6 +150,17 @@ def exec_(
     finally:
         fleet.close()
         shown.close()
+
+
+def together(failed: dict[str, HostError]) -> list[HostError]:
+    """Make one error of those that say the same of many hosts."""
+    hosts: dict[tuple[str, str, str | None], list[str]] = {}
+    for host, error in failed.items():
+        hosts.setdefault((error.message, error.check, error.hint), []).append(host)
+    return [
+        HostError(message, check=check, hint=hint, host=", ".join(names))
+        for (message, check, hint), names in hosts.items()
+    ]
 
 
 class Shown:
@@ -191,8 +202,8 @@ def _preflight(
 ) -> tuple[tuple[Verdict, ...], ClusterFacts]:
     emit(Connecting(hosts=tuple(host.name for host in inventory.hosts)))
     cluster = preflight.gather(fleet, inventory, secrets.token_hex(16))
-    for warning in doors.known.warnings:
-        emit(Warned(message=warning))
+    for notice in doors.known.notices():
+        emit(Warned(message=notice))
     for host, ssh in cluster.ssh.items():
         if ssh.check:
             emit(HostFailed(host=host, check=ssh.check, message=ssh.message, hint=ssh.hint))
@@ -232,19 +243,21 @@ def _make_plan(
 
 
 def _refuse_gaps(plan: RunPlan) -> None:
-    """With checks skipped there may be things that nobody found out."""
+    """With checks skipped, or not answered, there may be things that nobody found out."""
     for node in plan.nodes:
+        if node.home is None:
+            # Its folder would be one that is called ~, and `python:` a program of that name.
+            raise errors.PreflightFailed(
+                "it did not tell its facts in time: where its home is, what `python:` means there "
+                "and how many workers it can take are not known",
+                host=node.host,
+                hint="try again; a file server that hangs, or a host under load, answers late",
+            )
         if node.address is None:
             raise errors.PreflightFailed(
                 "no address is known at which the other hosts reach it",
                 host=node.host,
                 hint="give it an `addr:` in the inventory, or do not skip net.rdzv",
-            )
-        if node.workers is None:
-            raise errors.PreflightFailed(
-                "how many workers it can take is not known: it did not tell its facts in time",
-                host=node.host,
-                hint="give it an `nproc_per_node:` number in the inventory",
             )
         if node.workers == 0:
             raise errors.PreflightFailed(

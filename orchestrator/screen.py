@@ -5,6 +5,7 @@ The only place that writes. Log lines go the short way, without rich: they are m
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import getpass
 import json
@@ -20,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.commands import as_typed
-from orchestrator.errors import INTERRUPTED
+from orchestrator.errors import INTERRUPTED, UsageError
 from orchestrator.events import (
     Checked,
     Connected,
@@ -338,6 +339,19 @@ def _cell(verdict: Verdict | None) -> Text:
     return Text(mark, style=STYLES.get(verdict.status, ""))
 
 
+@contextlib.contextmanager
+def whole() -> Iterator[None]:
+    """What is asked for is written, all of it, or that it could not be is said."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        pass  # nobody reads any more, which is no mistake
+    except OSError as error:
+        raise UsageError(f"the output cannot be written: {error.strerror}") from None
+
+
+@whole()
 def show_plan(plan: RunPlan, mask: Mask) -> None:
     shown = console(sys.stdout, colour=coloured(sys.stdout))
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -358,6 +372,7 @@ def show_plan(plan: RunPlan, mask: Mask) -> None:
         shown.print(safe(mask.text(as_typed(plan, node)), colours=False), markup=False)
 
 
+@whole()
 def show_text(text: str) -> None:
     sys.stdout.write(text + "\n")
 
@@ -386,7 +401,7 @@ def asker() -> Callable[[str], str] | None:
 def _asked(prompt: str) -> str:
     try:
         return getpass.getpass(safe(prompt, colours=False))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, EOFError):
         sys.stderr.write("\n")  # what is said next is not to stand behind the prompt
         raise
 

@@ -38,7 +38,8 @@ def keep_report(text: str) -> Path | None:
         path = state_dir() / f"error-{int(time.time())}.txt"
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(text, encoding="utf-8")
+        # What is no text, such as the name of a file, must not raise once more.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
         return path
     return None
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import shutil
 import subprocess
+from dataclasses import replace
 
 import paramiko
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.certificate import Malformed, key_kind, parse, problem
+from orchestrator.certificate import Malformed, key_kind, packed, parse, problem
 from orchestrator.errors import HostError
-from orchestrator.host.trust import CheckedKey, KnownHosts
+from orchestrator.host.publickey import public_key
+from orchestrator.host.trust import CheckedKey, KnownHosts, _signature_holds
 from tests.test_trust import target_of
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
@@ -50,10 +52,21 @@ def test_what_is_in_it(keys, key, authority):
     window = ["-V", f"{hex(NOW - 10)}:{hex(NOW + 10)}"]
     found = parse(signed(keys, "-n", "gpu1,gpu2", *window, key=key, authority=authority))
     assert found.kind.startswith(key_kind(blob_of(keys / f"{key}.pub")))
+    assert found.key == blob_of(keys / f"{key}.pub")
     assert found.principals == ("gpu1", "gpu2")
     assert (found.valid_after, found.valid_before) == (NOW - 10, NOW + 10)
     assert found.authority == blob_of(keys / f"{authority}.pub")
     assert problem(found, "gpu2", NOW) is None
+
+
+def test_a_security_key_s_leads_to_the_key(keys):
+    """Which its agent knows it by."""
+    blob = b"".join(map(packed, (b"sk-ssh-ed25519@openssh.com", bytes(range(32)), b"ssh:")))
+    text = base64.b64encode(blob).decode()
+    (keys / "sk.pub").write_text(f"sk-ssh-ed25519@openssh.com {text}\n")
+    shown = public_key(signed(keys, "-n", "alice", key="sk"))
+    assert shown.certified
+    assert shown.plain == public_key(blob)
 
 
 @pytest.mark.parametrize(
@@ -157,3 +170,15 @@ def test_bent_ones_are_never_accepted(blobs, keys, tmp_path, data):
     with pytest.raises(HostError) as caught:
         judged(bytes(blob), authorities, tmp_path)
     assert caught.value.check == "ssh.hostkey"
+
+
+@pytest.mark.parametrize(
+    ("exponent", "modulus"),
+    [(b"\x01\x00\x01", b"\xff" * 256), (b"\xff" * 9, b"\x7f" * 256), (b"\x01\x00\x01", b"")],
+    ids=["negative", "a negative exponent", "nothing"],
+)
+def test_an_authority_whose_numbers_make_no_key_signs_nothing(blobs, exponent, modulus):
+    parts = (b"ssh-rsa", exponent, modulus)
+    key = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    for blob in blobs:
+        assert _signature_holds(replace(parse(blob), authority=key)) is False

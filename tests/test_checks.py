@@ -367,8 +367,8 @@ def test_the_folder_to_start_in(changes, status, message):
     [
         (4, (0, 3), "pass", "4 GPUs, 0 to 3"),
         (1, (0,), "pass", "1 GPU, number 0"),
-        (2, (0, 2, 5), "fail", "has 2 GPUs, 0 to 1, but gpus: asks for 2, 5"),
-        (0, (0,), "fail", "has no GPU, but gpus: asks for 0"),
+        (2, (0, 2, 5), "fail", "has 2 GPUs, 0 to 1, but is asked for GPU 2, 5"),
+        (0, (0,), "fail", "has no GPU, but is asked for GPU 0"),
         (None, (0,), "unknown", "nvidia-smi did not answer"),
     ],
 )

@@ -144,7 +144,9 @@ def test_all_of_an_inventorys_errors(ddp, tmp_path):
     ran = ddp("plan", "bad.yaml")
     assert ran.code == 2
     assert "Traceback" not in ran.err
-    places = [line.removeprefix("ddp-orch: ").split(": ")[:2] for line in ran.err.splitlines()]
+    head, *lines = ran.err.splitlines()
+    assert head == "ddp-orch: 3 mistakes in the inventory:"
+    places = [line.split(": ")[:2] for line in lines]
     assert [place[0] for place in places] == ["bad.yaml:3:5", "bad.yaml:4:11", "bad.yaml:5:20"]
     assert [place[1] for place in places] == ["hosts[0].adress", "hosts[1].name", "rendezvous.port"]
 
@@ -266,7 +268,7 @@ def test_an_internal_error_is_masked_on_the_screen_and_in_its_report(ddp, tmp_pa
     """A bug's message may quote anything."""
     (tmp_path / "sitecustomize.py").write_text(
         "import orchestrator.run, os\n"
-        "def broken(*_): raise RuntimeError('broke on ' + os.environ['MINE'])\n"
+        "def broken(*_): raise RuntimeError('\\udcff broke on ' + os.environ['MINE'])\n"
         "orchestrator.run.plan = broken\n"
     )
     path = f"{tmp_path}:{ROOT}"
@@ -274,12 +276,56 @@ def test_an_internal_error_is_masked_on_the_screen_and_in_its_report(ddp, tmp_pa
     ran = ddp(*words, MINE=SECRET, PYTHONPATH=path)
     assert ran.code == 1
     (report,) = (tmp_path / "state").glob("error-*.txt")
-    assert "RuntimeError: broke on ********" in report.read_text()
+    assert r"RuntimeError: \udcff broke on ********" in report.read_text()
     assert SECRET not in report.read_text() + ran.out + ran.err
     assert report.stat().st_mode & 0o777 == 0o600
     ran = ddp(*words, MINE=SECRET, PYTHONPATH=path, DDP_ORCH_STATE_DIR="/dev/null")
-    assert "RuntimeError('broke on ********')" in ran.err
+    assert r"RuntimeError('\udcff broke on ********')" in ran.err
     assert SECRET not in ran.err
+
+
+@pytest.mark.parametrize("more", [("hostname",), ("hostname", "-f"), ("--env", "A=b", "hostname")])
+def test_a_command_before_the_dashes_is_told_where_it_belongs(ddp, more):
+    ran = ddp("exec", "inv.yaml", *more)
+    assert ran.code == 2
+    assert ran.err.splitlines() == [
+        "ddp-orch: hostname stands before --; the command follows it",
+        "  -> ddp-orch exec inventory.yaml -- hostname ...",
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+@pytest.mark.parametrize("words", [("schema",), ("plan", "inv.yaml")])
+def test_output_that_cannot_be_written(tmp_path, words):
+    (tmp_path / "inv.yaml").write_text("hosts: [gpu1, gpu2]\n")
+    with Path("/dev/full").open("wb") as full:
+        run = subprocess.run(
+            [sys.executable, "-m", "orchestrator", *words],
+            cwd=tmp_path,
+            env={"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            stdin=subprocess.DEVNULL,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert "No space left on device" in run.stderr
+    assert "internal error" not in run.stderr
+    assert run.returncode == 2
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&- <&-"])
+def test_a_stream_that_is_closed_is_no_error(tmp_path, closed):
+    """As who starts it in the background may leave it."""
+    (tmp_path / "inv.yaml").write_text("hosts: [gpu1]\n")
+    line = f'exec "$0" -m orchestrator plan inv.yaml {closed}'
+    env = {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    ran = subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable], capture_output=True, env=env, cwd=tmp_path
+    )
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert bool(ran.stdout) == (not closed.startswith(">"))
+    assert [path.name for path in tmp_path.iterdir()] == ["inv.yaml"]
 
 
 def test_env_files_stand_between_the_inventory_and_env(ddp, tmp_path):

@@ -170,6 +170,20 @@ def test_all_goes_well(run):
     assert not any(isinstance(event, Warned) for event in run.events)
 
 
+def test_ranks_that_nobody_saw_are_owned_up_to(run):
+    """Workers may come and go between two looks."""
+    run.then[Launched] = all_launched(run, lambda: run.everyone("end", 0))
+    assert run.conduct().exit_code == 0
+    (said,) = [event.message for event in run.events if isinstance(event, Warned)]
+    assert said == "the workers of a, b came and went before their ranks were read"
+
+
+def test_that_workers_failed_says_enough(run):
+    run.then[Launched] = all_launched(run, lambda: run.nodes["a"].end(1))
+    assert run.conduct().exit_code == 100
+    assert not any(isinstance(event, Warned) for event in run.events)
+
+
 def test_a_host_that_cannot_take_the_files_lets_nothing_start(run):
     run.nodes["b"].instead["files.prepare"] = lambda call: call.future.set_exception(
         RequestFailed("disk full", host="b")
@@ -340,6 +354,7 @@ def test_a_link_that_is_lost_while_a_setup_runs(run):
     assert (ended.exit_code, ended.why) == (4, "lost the connection to b: gone")
     assert run.nodes["a"].grace() == [conductor.GRACE]
     assert ended.unverified == ("b",)
+    assert [event.host for event in run.events if isinstance(event, NodeEnded)] == ["a"]
 
 
 def test_what_a_setup_left_and_could_not_be_ended_is_named(run):

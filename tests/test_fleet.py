@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator import fleet as fleet_module
 from orchestrator.errors import DdpOrchError, HostError, LinkLost, RequestFailed
 from orchestrator.fleet import QUEUE, Arrived, Finished, Fleet, Joined, Lost
 from orchestrator.link import Call, Link
@@ -32,6 +33,7 @@ class FakeHost:
         self.answer: Callable[[Call, dict[str, Any], bytes], None] = lambda *_: None
         self.closed = 0
         self.aborted = threading.Event()
+        self.pulsed = threading.Event()
         self._link = Link(name, lambda _: None)
 
     def open(self, first: Sequence[Request]) -> list[Call]:
@@ -53,7 +55,8 @@ class FakeHost:
         self.answer(call, args, body)
         return call
 
-    def pulse(self, patience: float) -> None: ...
+    def pulse(self, patience: float) -> None:
+        self.pulsed.set()
 
     def our_time(self, theirs: float) -> float:
         return theirs
@@ -132,6 +135,34 @@ def test_one_that_is_overdue_is_given_up(fleet, hosts):
     assert got["a"].message == "no answer while dreaming"
     assert fleet.joined == {"b", "c"}
     assert not hosts["b"].aborted.is_set()
+
+
+def test_who_has_joined_is_kept_alive_while_a_person_types(monkeypatch):
+    """The thread that connects asks for a passphrase; an agent that hears nothing ends."""
+    monkeypatch.setattr(fleet_module, "BEAT", 0.02)
+    hosts: dict[str, FakeHost] = {}
+    asked, typed = threading.Event(), threading.Event()
+
+    def make(on_lost: Callable[[str, DdpOrchError], None]) -> Sequence[Host]:
+        hosts.update({name: FakeHost(name, on_lost) for name in ("open", "locked")})
+        hosts["open"].opening = asked.wait
+        hosts["locked"].opening = typed.wait
+        return list(hosts.values())
+
+    def person() -> None:
+        if not asked.is_set():
+            asked.set()
+            kept_alive.append(hosts["open"].pulsed.wait(SOON))
+            typed.set()
+
+    kept_alive: list[bool] = []
+    fleet = Fleet(make, meanwhile=person)
+    try:
+        fleet.connect(lambda _: [])
+    finally:
+        fleet.close()
+    assert kept_alive == [True]
+    assert fleet.joined == {"open", "locked"}
 
 
 def test_even_a_bug_of_ours_does_not_hide_the_other_hosts(fleet, hosts):

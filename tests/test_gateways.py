@@ -144,3 +144,11 @@ def test_closing_them_ends_who_still_waits():
             time.sleep(0.01)
         every.close()
         assert "closed" in str(asked.exception(10))
+
+
+def test_once_closed_none_is_dialled():
+    every, dialled = Gateways(), []
+    every.close()
+    with pytest.raises(HostError, match="given up"):
+        every.through(INNER, lambda gateway, _: dialled.append(gateway), Waiting())
+    assert dialled == []

@@ -183,8 +183,23 @@ JOBS = {
         "17: job.secrets[0]: SHARED stands in the env of a as well; keep one of the two",
     ),
     "a secret that is a value": (
-        "{secrets: [T=x]}",
-        "17: job.secrets[0]: 'T=x' is not an environment variable's name",
+        "{secrets: [T=sesame]}",
+        (
+            "17: job.secrets[0]: takes the name of a variable alone; "
+            "its value does not belong in a file"
+        ),
+    ),
+    "a secret that is a value and no list": (
+        "{secrets: T=sesame}",
+        "16: job.secrets: must be a list (write [NAME])",
+    ),
+    "a setup in the wrong place": (
+        "{setup: [ls]}",
+        "7: job.setup: unknown field (did you mean defaults.setup?)",
+    ),
+    "an environment that is a list": (
+        "{env: [A=1]}",
+        "12: job.env: must be a mapping, found a list (NAME: value, on a line each)",
     ),
 }
 
@@ -203,6 +218,29 @@ HOSTS = {
     "a GPU that is no list": (
         "{gpus: 0}",
         "18: defaults.gpus: must be a list, found 0 (write [0])",
+    ),
+    "GPUs that are a word": (
+        "{gpus: all}",
+        "18: defaults.gpus: must be a list, found all (numbers, such as [0, 1])",
+    ),
+    "GPUs with commas": (
+        "{gpus: '0,1, 2'}",
+        "18: defaults.gpus: must be a list, found the text '0,1, 2' (write [0, 1, 2])",
+    ),
+    "a state folder that begins nowhere": (
+        "{state_dir: scratch}",
+        ("23: defaults.state_dir: 'scratch' is not an absolute path on the host, nor one below ~"),
+    ),
+    "secrets of a host": (
+        "{secrets: [A]}",
+        "12: defaults.secrets: unknown field (did you mean job.secrets?)",
+    ),
+    "a command with a colon in it": (
+        "{setup: [echo a: b]}",
+        (
+            "20: defaults.setup[0]: must be text, found a mapping "
+            "(a colon before a blank wants quotes around the text)"
+        ),
     ),
     "GPUs that are none": (
         "{gpus: [-1, x, 010, '0', 1024]}",

@@ -148,7 +148,10 @@ REFUSED = {
     ),
     "hosts that are no list": (
         "hosts: {a: b}\n",
-        "inv.yaml:1:8: hosts: must be a list, found a mapping",
+        (
+            "inv.yaml:1:8: hosts: must be a list, found a mapping "
+            "(- name: gpu1, and so on for each host)"
+        ),
     ),
     "a host without a name": (
         "hosts:\n  - ssh: a\n",
@@ -344,7 +347,7 @@ REFUSED = {
     ),
     "env that is a list": (
         "hosts: [a]\njob:\n  env: [A=1]\n",
-        "inv.yaml:3:8: job.env: must be a mapping, found a list",
+        ("inv.yaml:3:8: job.env: must be a mapping, found a list (NAME: value, on a line each)"),
     ),
     "a bare null in args": (
         "hosts: [a]\njob: {args: [a, ~]}\n",
@@ -478,7 +481,17 @@ REFUSED = {
     ),
     "an open bracket": (
         "hosts: [a\n",
-        "inv.yaml:2:1: expected ',' or ']', but got '<stream end>', while parsing a flow sequence",
+        (
+            "inv.yaml:2:1: expected ',' or ']', but got '<stream end>', while parsing a flow "
+            "sequence (a [ or { is not closed)"
+        ),
+    ),
+    "an entry that is not beneath the others": (
+        "hosts:\n  - name: a\n   port: 3\n",
+        (
+            "inv.yaml:3:4: expected <block end>, but found '<block mapping start>', while parsing "
+            "a block collection (entries of one list or mapping begin in the same column)"
+        ),
     ),
     "a control character": (
         "hosts:\n  - a\x07\n",

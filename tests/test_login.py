@@ -9,17 +9,21 @@ import subprocess
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 
 from orchestrator.errors import HostError
+from orchestrator.host import login
 from orchestrator.host.credentials import USUAL, credentials
+from orchestrator.host.keyring import Identity
 from orchestrator.host.keys import KeyFile, Unusable
 from orchestrator.host.publickey import PublicKey, parse_public
 from orchestrator.host.questions import Questions
 from orchestrator.host.sshagent import SshAgent
 from orchestrator.host.tokens import values_of
+from tests.test_trust import target_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -169,6 +173,13 @@ def test_who_gives_no_passphrase_is_not_asked_again(tmp_path, said, why):
     assert len(asked) == (1 if not said else 3)
 
 
+def test_who_names_the_public_half_is_told_of_the_private_one(tmp_path):
+    make_key(tmp_path / "key", "-t", "ed25519")
+    with pytest.raises(Unusable) as caught:
+        KeyFile(str(tmp_path / "key.pub")).key(lambda _: None)
+    assert caught.value.hint == f"name the private one, or: ssh-add {tmp_path}/key"
+
+
 def test_a_public_half_of_another_key_is_noticed(tmp_path):
     make_key(tmp_path / "other", "-t", "ed25519")
     make_key(tmp_path / "key", "-t", "ed25519")
@@ -192,6 +203,14 @@ def test_what_is_no_key(tmp_path, text, why):
     file.chmod(0o600)
     with pytest.raises(Unusable, match=why):
         KeyFile(str(file)).key(lambda _: None)
+
+
+def test_a_hint_can_be_typed_whatever_the_key_is_called(tmp_path):
+    """The name may come from somebody else's inventory."""
+    key = make_key(tmp_path / "my key; touch owned", "-t", "ed25519", passphrase="open sesame")
+    with pytest.raises(Unusable) as caught:
+        key.key(lambda _: None)
+    assert caught.value.hint == f"ssh-add '{key.path}'"
 
 
 def test_what_is_no_file(tmp_path):
@@ -234,6 +253,41 @@ def test_a_thread_asks_and_the_main_one_answers():
     assert Questions(None).ask("a") is None, "nobody is there"
 
 
+# --- a login --------------------------------------------------------------------------------------
+
+
+def test_a_key_that_was_not_used_is_not_to_blame_for_a_hang_up(tmp_path, monkeypatch):
+    """Its agent would not sign; sshd hung up later, at another key."""
+
+    class Talk:
+        methods: ClassVar = ["publickey"]
+        banner = None
+
+        def __init__(self, transport, user) -> None:
+            self.asked = 0
+
+        def would_take(self, key) -> str:
+            self.asked += 1
+            if self.asked == 2:
+                raise EOFError
+            return "would do"
+
+        def sign_in(self, key, sign) -> str:
+            return sign(b"data", "ssh-ed25519")
+
+    def refuse(*_: object) -> bytes:
+        raise Unusable("did not sign")
+
+    agent = SimpleNamespace(sign=refuse, problem=None)
+    two = [Identity(shown=shown, public=ED, agent=agent) for shown in ("one", "two")]
+    keyring = SimpleNamespace(identities=lambda _: two, agent=lambda _: agent, ask=lambda _: None)
+    watch = SimpleNamespace(enter=lambda stage, seconds: None)
+    gone = SimpleNamespace(goodbye="", is_active=lambda: False)
+    monkeypatch.setattr(login, "Conversation", Talk)
+    with pytest.raises(ConnectionResetError):  # which is worth another try
+        login.Login(target_of(tmp_path), keyring, watch).authenticate(gone)
+
+
 # --- ssh's configuration ------------------------------------------------------------------------
 
 
@@ -257,6 +311,8 @@ TOKENS = {"%": "%", "h": "gpu1", "r": "alice"}
         ("$NO_SUCH", None),
         ("none", None),
         ("~/agent", "{home}/agent"),
+        ("${HOME}/%r.sock", "{home}/alice.sock"),
+        ("${NO_SUCH}/agent", "${{NO_SUCH}}/agent"),
     ],
 )
 def test_where_the_agent_is(home, said, agent):

@@ -242,6 +242,8 @@ def test_what_does_not_work_is_answered_and_the_agent_lives(boot_agent):
     failed = agent.answer(4)
     assert "leads out of the run's folder" in failed["failed"]
     assert failed["where"].startswith("<ddp_orch_node.files>:")
+    agent.ask(6, "files.prepare", run="r", node=0, state_dir="/no/such/folder")
+    assert agent.answer(6)["failed"] == "/no/such/folder: No such file or directory"
     agent.send({"op": "load", "name": "broken"}, b"this is no Python")
     agent.ask(5, "broken.run")
     assert "failed" in agent.answer(5)

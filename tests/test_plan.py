@@ -144,14 +144,14 @@ def test_bracketed(address, text):
     ],
 )
 def test_worker_count(wanted, gpus, expected):
-    assert worker_count(Host(name="h", nproc_per_node=wanted), facts(gpus=gpus)) == expected
+    assert worker_count(Host(name="h", nproc_per_node=wanted), facts(gpus=gpus), {}) == expected
 
 
 @pytest.mark.parametrize(
     ("wanted", "expected"), [(None, None), ("gpu", None), ("cpu", None), ("auto", None), (3, 3)]
 )
 def test_worker_count_of_a_host_not_looked_at(wanted, expected):
-    assert worker_count(Host(name="h", nproc_per_node=wanted), None) == expected
+    assert worker_count(Host(name="h", nproc_per_node=wanted), None, {}) == expected
 
 
 @pytest.mark.parametrize(
@@ -295,9 +295,25 @@ def test_python_as_it_is_shown_without_a_look(python, shown):
 )
 def test_workers_on_the_gpus_that_are_named(wanted, expected):
     host = Host(name="h", gpus=(0, 3), nproc_per_node=wanted)
-    assert worker_count(host, facts(gpus=8)) == expected
+    assert worker_count(host, facts(gpus=8), {}) == expected
     if wanted != "cpu":
-        assert worker_count(host, None) == expected, "no look at the host is needed"
+        assert worker_count(host, None, {}) == expected, "no look at the host is needed"
+
+
+@pytest.mark.parametrize(
+    ("visible", "wanted", "expected"),
+    [("0,1", None, 2), ("", None, 1), ("-1", "auto", 6), ("", "gpu", 0), ("3", 4, 4)],
+)
+@pytest.mark.parametrize("where", ["job", "host", "flag"])
+def test_workers_on_the_gpus_that_their_environment_leaves_visible(
+    visible, wanted, expected, where
+):
+    env = {"CUDA_VISIBLE_DEVICES": visible}
+    host = Host(name="a", nproc_per_node=wanted, env=env if where == "host" else {})
+    job = Job(env=env if where == "job" else {})
+    there = cluster("a", facts={"a": facts(gpus=8, cores=6)})
+    made = planned(Inventory(hosts=(host,), job=job), there, env=env if where == "flag" else {})
+    assert made.head.workers == expected
 
 
 def test_the_jobs_own_things_are_in_the_plan():

@@ -47,6 +47,15 @@ SHIPPED = Program(target="train.py", args=("--x", "1"), ships=("train.py",))
         ),
         ((), None, {"module": "m", "args": ("b",)}, Program(target="m", args=("b",), module=True)),
         (("/on/the/hosts.py",), None, {}, Program(target="/on/the/hosts.py")),
+        # Options alone are for the program that the inventory names.
+        (("--x", "1"), None, {"script": "train.py", "args": ("--y",)}, SHIPPED),
+        (("--x",), None, {"module": "m"}, Program(target="m", args=("--x",), module=True)),
+        (
+            ("--x",),
+            None,
+            {"command": ("p", "a"), "args": ("b",)},
+            Program(target="p", args=("a", "--x"), python=False),
+        ),
     ],
 )
 def test_what_is_run(argv, module, job, expected):
@@ -100,6 +109,7 @@ def test_a_script_elsewhere_here_keeps_its_name_alone(here):
 def test_without_a_word_the_bundled_trainer():
     program = found(args=("--epochs", "3"))
     assert program == bundled_trainer(("--epochs", "3"))
+    assert program == found("--epochs", "3")
     assert program.target == "train.py"
     assert Path(program.ships[0]).name == "train.py"
     assert all(Path(file).is_file() for file in program.ships)
@@ -113,7 +123,7 @@ def test_without_a_word_the_bundled_trainer():
         ("~no-such-user-here/x.py", "no such script here"),
         ("x" * 5000, "no such script here"),
         ("train.py/x", "no such script here"),
-        ("-m", "no such script here: -m"),
+        ("-m", "-m follows --; it is an option of ours"),
         ("", "is a folder"),
     ],
 )

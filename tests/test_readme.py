@@ -59,7 +59,10 @@ def test_the_exit_codes_are_those_of_the_program() -> None:
 
 
 def test_its_files_and_targets_exist() -> None:
-    for path in re.findall(r"\]\(([^):]+)\)", README):
+    for path in re.findall(r"\]\(([^):#]+)\)", README):
         assert (ROOT / path).exists(), path
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^a-z -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", README)) <= targets

@@ -78,7 +78,7 @@ def test_gpus_are_said_once(where):
         job=Job(env=env if where == "job" else {}),
     )
     error = refused(found, env=env if where == "flag" else {})
-    assert str(error).startswith("a: gpus: and CUDA_VISIBLE_DEVICES")
+    assert str(error).startswith("a: gpus: or --include says which GPUs to use, and CUDA_")
 
 
 def test_a_secret_has_one_value():
@@ -92,7 +92,8 @@ def test_a_secret_has_one_value():
         ({}, Program(target="t.py", args=("--token=hf_secret",)), "the program's arguments"),
         ({"job": Job(torchrun_args=("--x", "hf_secret"))}, None, "job.torchrun_args"),
         ({"setup": ("login hf_secret",)}, None, "setup: of a"),
-        ({"workdir": "/hf_secret"}, None, "python: or workdir: of a"),
+        ({"workdir": "/hf_secret"}, None, "python:, workdir: or state_dir: of a"),
+        ({"state_dir": "/hf_secret"}, None, "python:, workdir: or state_dir: of a"),
     ],
 )
 def test_a_secret_stands_in_no_command_line(found, program, where):

@@ -200,6 +200,14 @@ def test_an_include_in_a_circle_and_one_that_others_can_write(tmp_path):
         read_configuration("gpu1", None, None, str(file))
 
 
+@real_ssh
+def test_an_include_that_leads_nowhere_is_passed_over(tmp_path):
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    file = tmp_path / "config"
+    file.write_text(f"Include {tmp_path}/gone {tmp_path}/absent\nUser bob\n")
+    assert same(file)["user"] == "bob"
+
+
 def test_the_own_file_then_that_of_the_system(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(configfile, "SYSTEM", str(tmp_path / "etc/ssh_config"))

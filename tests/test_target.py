@@ -9,8 +9,9 @@ import pytest
 
 from inventory.model import Host
 from orchestrator.errors import HostError
-from orchestrator.host.rules import expanded, files
+from orchestrator.host.rules import files
 from orchestrator.host.target import Target, resolve
+from orchestrator.host.tokens import expanded
 
 real_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="needs ssh")
 
@@ -232,7 +233,12 @@ def test_the_same_by_hand_with_a_configuration(configured, home):
     assert target.by_hand == f"ssh -F {file} -o UserKnownHostsFile={home}/kh alice@gpu1"
     assert [jump.by_hand for jump in target.jumps] == [
         f"ssh -F {file} g3",
-        f"ssh -F {file} -J g3 -p 2222 bob@g1",
+        f"ssh -F {file} -o ProxyJump=g3 -p 2222 bob@g1",
+    ]
+    # A key is put there on the same way.
+    assert [jump.copying_a_key for jump in target.jumps] == [
+        f"ssh-copy-id -F {file} g3",
+        f"ssh-copy-id -F {file} -o ProxyJump=g3 -p 2222 bob@g1",
     ]
 
 

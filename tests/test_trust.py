@@ -159,7 +159,7 @@ def test_the_users_algorithms_limit_and_order():
 
 
 def test_paramiko_asks_in_our_order():
-    """It fails when paramiko looks for the order elsewhere than where offer.Transport has it."""
+    """It fails when paramiko looks for the order elsewhere than where our Transport has it."""
     asked = (f"{ED}{CERT}", "ecdsa-sha2-nistp256", ED, f"ecdsa-sha2-nistp256{CERT}")
     here, there = socket.socketpair()
     there.settimeout(30)

@@ -129,9 +129,11 @@ def _gpus(cluster: ClusterFacts) -> Iterator[Verdict]:
             id="gpu.count",
             status="fail" if absent else "pass",
             host=host,
-            message=f"has {have}, but gpus: asks for {', '.join(absent)}" if absent else have,
+            message=f"has {have}, but is asked for GPU {', '.join(absent)}" if absent else have,
             evidence={"installed": there, "asked": list(wanted)},
-            hint="nvidia-smi -L, there, lists what can stand in `gpus:`" if absent else None,
+            hint="nvidia-smi -L, there, lists what can stand in `gpus:` and --include"
+            if absent
+            else None,
         )
 
 

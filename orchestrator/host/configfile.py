@@ -11,14 +11,14 @@ import getpass
 import glob
 import os
 import re
-import socket
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import HostError
 from orchestrator.host.patterns import argv_split, fits_any, match_words
-from orchestrator.host.tokens import fill_in
+from orchestrator.host.tokens import expanded, fill_in, values_of
 
 if TYPE_CHECKING:
     from typing import NoReturn
@@ -101,9 +101,14 @@ def read_configuration(
     answer.options |= {"host": name, "hostname": hostname, "user": answer.user}
     answer.options.setdefault("port", "22")
     if files := answer.options.get("userknownhostsfile"):
-        tokens = {"h": hostname, "n": name, "p": answer.options["port"], "r": answer.user}
-        tokens["k"] = answer.options.get("hostkeyalias", name)
-        known = fill_in(files, tokens | local_values(), "UserKnownHostsFile")
+        tokens = values_of(
+            name=name,
+            host=hostname,
+            port=int(answer.options["port"]),
+            user=answer.user,
+            alias=answer.options.get("hostkeyalias"),
+        )
+        known = fill_in(files, tokens, "UserKnownHostsFile")
         answer.options["userknownhostsfile"] = known
     return answer.options
 
@@ -205,11 +210,11 @@ def _included(words: list[str], users: bool, here: Place) -> list[Path]:
         if "${" in word or "%" in word:
             here.refuse(f"Include {word}: what stands for something else is not filled in here")
         base = Path("~/.ssh").expanduser() if users else Path(SYSTEM).parent
-        path = os.path.expanduser(word) if users else word  # noqa: PTH111  pathlib fails on ~nobody
-        pattern = str(base / path)
+        pattern = str(base / (expanded(word) if users else word))
         for match in sorted(glob.glob(pattern)):  # noqa: PTH207  an absolute pattern
-            _refuse_unsafe(Path(match))
-            found.append(Path(match))
+            if Path(match).exists():  # and is no link to nowhere
+                _refuse_unsafe(Path(match))
+                found.append(Path(match))
     return found
 
 
@@ -220,16 +225,5 @@ def _refuse_unsafe(path: Path) -> None:
         raise HostError(
             f"bad owner or permissions on {path}: others can write to it",
             check="ssh.config",
-            hint=f"chmod go-w {path}",
+            hint=f"chmod go-w {shlex.quote(str(path))}",
         )
-
-
-def local_values() -> dict[str, str]:
-    """Return the tokens that do not depend on the host."""
-    return {
-        "d": os.path.expanduser("~"),  # noqa: PTH111  a text
-        "i": str(os.getuid()),
-        "L": socket.gethostname().partition(".")[0],
-        "l": socket.gethostname(),
-        "u": getpass.getuser(),
-    }

@@ -91,11 +91,12 @@ def way_to(target: Target, doors: Doors, watch: Watch) -> socket.socket | parami
 
 
 def connect(target: Target, doors: Doors, watch: Watch) -> fabric.Connection:
+    checked = CheckedKey(target, doors.known)
+    algorithms = checked.algorithms()  # of keys that can be read: else nothing is opened
     sock = way_to(target, doors, watch)
     watch.hold(sock)
     watch.enter("waiting for its ssh server to speak", BANNER + LOGIN)
     entered = time.monotonic()
-    checked = CheckedKey(target, doors.known)
     # A Config each, that reads no file: a shared one raced, and a fabric.yml is not ours.
     connection = fabric.Connection(
         host=target.host,
@@ -109,7 +110,7 @@ def connect(target: Target, doors: Doors, watch: Watch) -> fabric.Connection:
             "auth_timeout": LOGIN,
             "channel_timeout": CHANNEL,
             "auth_strategy": Login(target, doors.keyring, watch),
-            "transport_factory": partial(Transport, algorithms=checked.algorithms()),
+            "transport_factory": partial(Transport, algorithms=algorithms),
         },
     )
     # Fabric itself would take any key without a word, a changed one too.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
 from orchestrator.errors import HostError
+from orchestrator.host.tokens import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,17 +39,17 @@ def credentials(
         files = [_named(identity_file)]
     else:
         files = [
-            _expanded(file, tokens)
+            expanded(file, tokens)
             for file in config.get("identityfile", "\n".join(USUAL)).splitlines()
-            if file != "none" and (file not in LOOKED_FOR or _there(_expanded(file)))
+            if file != "none" and (file not in LOOKED_FOR or _there(expanded(file)))
         ]
     certificates = config.get("certificatefile", "none").splitlines()
     return Credentials(
         identity_files=tuple(dict.fromkeys(files)),
-        certificate_files=tuple(_expanded(c, tokens) for c in certificates if c != "none"),
+        certificate_files=tuple(expanded(c, tokens) for c in certificates if c != "none"),
         # A key that is named is the key to use; ssh-agent may hold so many that sshd hangs up.
         identities_only=identity_file is not None or config.get("identitiesonly") == "yes",
-        agent=_agent(config.get("identityagent", "SSH_AUTH_SOCK")),
+        agent=_agent(config.get("identityagent", "SSH_AUTH_SOCK"), tokens),
         ask=config.get("batchmode") != "yes",
     )
 
@@ -72,7 +72,7 @@ def _refuse_without_keys(config: Mapping[str, str]) -> None:
 
 
 def _named(identity_file: str) -> str:
-    path = _expanded(identity_file)
+    path = expanded(identity_file)
     if not _there(path):
         raise HostError(
             f"no such key: {path}", check="ssh.auth", hint="set `identity_file:` to a private key"
@@ -85,19 +85,11 @@ def _there(path: str) -> bool:
     return Path(path).is_file() or Path(f"{path}.pub").is_file()
 
 
-def _agent(wanted: str) -> str | None:
+def _agent(wanted: str, tokens: Mapping[str, str]) -> str | None:
     if wanted == "none":
         return None
     if wanted == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK") or None
-    if wanted.startswith("$"):
-        return os.environ.get(wanted[1:].strip("{}")) or None
-    return _expanded(wanted)
-
-
-def _expanded(path: str, tokens: Mapping[str, str] | None = None) -> str:
-    """Fill in %-tokens and ${VARIABLES}; what is not known stays, and will be found missing."""
-    if tokens is not None:
-        path = re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), path)
-        path = re.sub(r"\$\{(\w+)\}", lambda f: os.environ.get(f[1], f[0]), path)
-    return os.path.expanduser(path)  # noqa: PTH111  which raises nothing
+    if wanted.startswith("$") and not wanted.startswith("${"):
+        return os.environ.get(wanted[1:]) or None
+    return expanded(wanted, tokens)

@@ -36,12 +36,15 @@ class Gateways:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gateways: dict[Target, Gateway] = {}
+        self._closed = False
 
     def through(
         self, target: Target, connect: Callable[[Target, Watch], fabric.Connection], watch: Watch
     ) -> paramiko.Channel:
         """Return what is a socket to the target's sshd, by way of its last gateway."""
         with self._lock:
+            if self._closed:
+                raise HostError("given up", check="ssh.jump")
             key = target.jumps[-1]
             gateway = self._gateways.get(key)
             if gateway is None or gateway.is_stale():
@@ -63,7 +66,7 @@ class Gateways:
         with self._lock:
             # Those furthest away first: a gateway may be behind another one.
             every = sorted(self._gateways.values(), key=lambda g: len(g.target.jumps), reverse=True)
-            self._gateways = {}
+            self._gateways, self._closed = {}, True
         for gateway in every:
             gateway.close()
 
@@ -107,9 +110,18 @@ class Gateway:
                     late = HostError(f"no answer while {self._stage}", check="ssh.jump")
                     self._give_up(late)
             except HostError as error:
+                # Where a gateway is, ssh's configuration says, and not the inventory.
+                elsewhere = error.check in ("ssh.name", "ssh.reach")
+                hint = f"look at ProxyJump in your ssh configuration; {self._by_hand}"
                 raise HostError(
-                    f"its gateway {self.name}: {error.message}", check="ssh.jump", hint=error.hint
+                    f"its gateway {self.name}: {error.message}",
+                    check="ssh.jump",
+                    hint=hint if elsewhere else error.hint,
                 ) from None
+
+    @property
+    def _by_hand(self) -> str:
+        return f"try it by hand: {self.target.by_hand}"
 
     def is_stale(self) -> bool:
         if not self._result.done():

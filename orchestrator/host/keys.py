@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import contextlib
 import io
 import os
+import shlex
 import stat
-import struct
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +17,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from orchestrator.host.publickey import PublicKey, Reader, parse_public, public_key
+from orchestrator.certificate import Reader
+from orchestrator.host.publickey import PublicKey, parse_public, public_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +53,7 @@ class KeyFile:
     def __init__(self, path: str) -> None:
         self.path = path
         self.shown = shortened(path)
+        self._typed = shlex.quote(path)
         self._lock = threading.Lock()
         self._key: paramiko.PKey | None = None
         data = _contents(path)
@@ -81,13 +82,17 @@ class KeyFile:
         if unread:
             return Unusable(unread, f"look for a typing error: {self.path}")
         if parse_public(self._data):
-            return Unusable("is a public key, and ssh-agent has no private one for it", "ssh-add")
+            private = shlex.quote(self.path.removesuffix(".pub"))
+            return Unusable(
+                "is a public key, and ssh-agent has no private one for it",
+                f"name the private one, or: ssh-add {private}",
+            )
         if b"PRIVATE KEY-----" not in self._data:
-            return Unusable("is no private key", f"look at it: head -1 {self.path}")
+            return Unusable("is no private key", f"look at it: head -1 {self._typed}")
         if kind.startswith("sk-"):
             return Unusable(
                 "is on a security key, which is used by way of ssh-agent alone",
-                f"ssh-add {self.path}",
+                f"ssh-add {self._typed}",
             )
         if kind == "ssh-dss" or b"BEGIN DSA" in self._data:
             return Unusable(
@@ -99,7 +104,7 @@ class KeyFile:
         if found.st_uid == os.getuid() and found.st_mode & 0o077:
             mode = stat.S_IMODE(found.st_mode)
             return Unusable(
-                f"is left out: others can read it (mode {mode:04o})", f"chmod 600 {self.path}"
+                f"is left out: others can read it (mode {mode:04o})", f"chmod 600 {self._typed}"
             )
         return None
 
@@ -115,7 +120,7 @@ class KeyFile:
             return self._key
 
     def _unlocked(self, ask: Callable[[str], str | None]) -> paramiko.PKey:
-        hint = f"ssh-add {self.path}"
+        hint = f"ssh-add {self._typed}"
         for attempt in range(TRIES):
             said = ask(f"{'Wrong. ' if attempt else ''}Passphrase for the key {self.shown}: ")
             if said is None:
@@ -129,7 +134,9 @@ class KeyFile:
     def _opened(self) -> paramiko.PKey:
         with contextlib.suppress(ValueError):
             return self._load(None)
-        raise self._given_up("is a private key that cannot be read", f"ssh-keygen -yf {self.path}")
+        raise self._given_up(
+            "is a private key that cannot be read", f"ssh-keygen -yf {self._typed}"
+        )
 
     def _given_up(self, why: str, hint: str) -> Unusable:
         """Note it for the other hosts: nobody is asked for this key again."""
@@ -166,7 +173,7 @@ class KeyFile:
         if self.public and self.public != found:
             raise self._given_up(
                 f"does not belong to {self.shown}.pub beside it",
-                f"ssh-keygen -yf {self.path} > {self.path}.pub",
+                f"ssh-keygen -yf {self._typed} > {self._typed}.pub",
             )
         self.public = found
 
@@ -199,5 +206,5 @@ def _header(data: bytes) -> tuple[bytes, PublicKey] | None:
         reader.string(), reader.string()  # the key derivation function and its options
         reader.number()  # of keys, which is one
         return cipher, public_key(reader.string())
-    except (binascii.Error, struct.error, UnicodeDecodeError):
+    except ValueError:
         return None

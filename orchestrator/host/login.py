@@ -84,6 +84,7 @@ class Login:
 
     def _offer(self, talk: Conversation, identity: Identity) -> Answer:
         file, public = identity.file, identity.public
+        self._signed = None  # of one whose agent would not sign
         if identity.agent is None and file is None:
             raise Unusable("has no private key here")
         # Whom it bothers, or what cannot sign, is offered without a signature first, as ssh does.
@@ -181,9 +182,8 @@ class Login:
         refused = f"refuses to log in {self._target.user} ({self._told()})"
         first = self._left_out[0][1].hint if self._left_out and not self._offered else None
         if {"password", "keyboard-interactive"} & {*talk.methods}:
-            port = f"-p {self._target.port} " if self._target.port != 22 else ""
-            there = f"ssh-copy-id {port}{self._target.user}@{self._target.host}"
-            return self._error(refused, first or f"{self._by_hand}, or put a key there: {there}")
+            copying = self._target.copying_a_key
+            return self._error(refused, first or f"{self._by_hand}, or put a key there: {copying}")
         return self._error(refused, first or self._by_hand)
 
     @property

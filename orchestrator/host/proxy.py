@@ -44,6 +44,8 @@ class ProxySocket(socket.socket):
                     stdin=theirs.fileno(),
                     stdout=theirs.fileno(),
                     stderr=subprocess.PIPE,
+                    # A bash that is in no other shell takes a socket for rshd's: it reads .bashrc.
+                    env={"SHLVL": "1", **os.environ},
                     start_new_session=True,
                 )
             except OSError as error:
@@ -85,7 +87,7 @@ class ProxySocket(socket.socket):
         return self._process.poll() in (126, 127)
 
     def close(self) -> None:
-        """End the command and all that it started, and wait until it is gone."""
+        """End the command and all that it started, and wait a moment until it is gone."""
         super().close()  # it reads an end of file, and most end then
         with self._ending:
             if self._ended:
@@ -96,4 +98,6 @@ class ProxySocket(socket.socket):
                     self._process.wait(grace)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(self._process.pid, sig)  # what the command itself left behind, too
-            self._process.wait()
+            # One that may not be killed, having become another user, ends when it likes.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(GRACE)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from orchestrator.errors import HostError
+from orchestrator.host.tokens import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,10 +86,3 @@ def files(value: str) -> list[str]:
 def _up_to_the_next_path(words: list[str]) -> int:
     starts = (n for n in range(1, len(words)) if words[n].startswith(("/", "~")))
     return next(starts, len(words))
-
-
-def expanded(path: str) -> str:
-    try:
-        return str(Path(path).expanduser())
-    except RuntimeError:  # ~someone who is not there: no such file, as for any other path
-        return path

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # What reading ssh's configuration, and starting the agent, may take, in seconds. ssh is asked for
 # the host and for each gateway, and every host of many does so at once.
 RESOLVE, AGENT = 30.0, 25.0
+STARTING = "starting the agent"
+# What is kept of stderr, and how often so much is read: what fits ssh's window, and no flood.
+STDERR_KEPT, STDERR_READS = 1 << 16, 64
 # paramiko logs to stderr when nobody else handles it; what went wrong is in its exceptions.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -44,15 +47,16 @@ class SshHost:
         self._target: Target | None = None
         self._resolving = threading.Lock()
         self._held: list[Closable] = []
+        self._closing = threading.Lock()
         self._link = Link(entry.name, lambda error: on_lost(entry.name, error))
-        self._aborted = False
+        self._given_up = False
 
     # ---- connecting ----
 
     def open(self, first: Sequence[Request]) -> list[Call]:
         """Connect, log in, start the agent with the first requests. Return these, under way."""
         try:
-            return persistently(lambda: self._open(first), lambda: self._aborted)
+            return persistently(lambda: self._open(first), lambda: self._given_up)
         except HostError as error:
             error.host = error.host or self.name
             raise
@@ -64,7 +68,7 @@ class SshHost:
         target = self.target()
         connection = connect(target, self._doors, self)
         # The wait below has its own sentence for a shell that says nothing; it goes first.
-        self.enter("starting the agent", AGENT + 5)
+        self.enter(STARTING, AGENT + 5)
         calls = [self._link.prepare(op) for op, _ in first]
         args = [arguments for _, arguments in first]
         channel = self._run(
@@ -108,19 +112,21 @@ class SshHost:
         return channel
 
     def enter(self, stage: str, seconds: float | None) -> None:
-        if self._aborted:
+        if self._given_up:
             raise HostError("given up", check="ssh.reach")
         self._stage = stage
         self.overdue = time.monotonic() + seconds if seconds is not None else None
 
     def hold(self, closable: Closable) -> None:
         self._held.append(closable)
+        if self._given_up:  # meanwhile; who gave it up may have closed all that was there
+            closable.close()
 
     def abort(self) -> HostError:
         """Give up connecting: whatever it waits for ends with its socket."""
-        self._aborted = True
-        self._close_connection()
-        check = "ssh.agent" if self._stage.startswith("starting") else "ssh.reach"
+        self._given_up = True
+        self._close_meanwhile()
+        check = "ssh.agent" if self._stage == STARTING else "ssh.reach"
         return HostError(f"no answer while {self._stage}", check=check, host=self.name)
 
     # ---- talking ----
@@ -138,7 +144,7 @@ class SshHost:
         """Beat, or give the connection up when nothing was heard for too long."""
         if self._link.silence() > patience:
             self._link.give_up(f"nothing was heard from it for {patience:.0f} s")
-            self._close_connection()
+            self._close_meanwhile()
         else:
             self._link.beat()
 
@@ -146,19 +152,29 @@ class SshHost:
         return theirs - self._link.clock_offset
 
     def close(self) -> None:
+        self._given_up = True  # who still connects goes no further, and tries nothing again
         self._link.close()
         self._close_connection()
 
+    def _close_meanwhile(self) -> None:
+        """Close it for who has other hosts to look after: a ProxyCommand may take its time."""
+        threading.Thread(
+            target=self._close_connection, name=f"give up {self.name}", daemon=True
+        ).start()
+
     def _close_connection(self) -> None:
-        for held in reversed(self._held):
-            held.close()
+        with self._closing:  # who comes second waits until all is closed
+            for held in reversed(self._held):
+                held.close()
 
 
 def _ending(channel: paramiko.Channel) -> tuple[int | None, str]:
-    """Return exit code and stderr of a channel that has ended."""
+    """Return exit code, and the end of stderr, of a channel that has ended."""
     stderr = b""
-    while channel.recv_stderr_ready():
-        stderr += channel.recv_stderr(1 << 16)
+    for _ in range(STDERR_READS):
+        if not channel.recv_stderr_ready():
+            break
+        stderr = (stderr + channel.recv_stderr(STDERR_KEPT))[-STDERR_KEPT:]
     # The status may come a moment after the end of the output.
     if not channel.status_event.wait(5) or channel.exit_status < 0:
         return None, stderr.decode("utf-8", "replace")

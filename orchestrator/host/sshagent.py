@@ -8,8 +8,9 @@ import threading
 import time
 from dataclasses import dataclass
 
+from orchestrator.certificate import SUFFIX, Reader, packed
 from orchestrator.host.keys import Unusable
-from orchestrator.host.publickey import PublicKey, Reader, public_key
+from orchestrator.host.publickey import PublicKey, public_key
 
 # Its list comes at once or not at all; before it signs it may ask a person, or want a touch.
 LIST_SECONDS, SIGN_SECONDS = 5.0, 60.0
@@ -56,14 +57,14 @@ class SshAgent:
         return self._held
 
     def sign(self, key: PublicKey, data: bytes, algorithm: str) -> bytes:
-        flags = FLAGS.get(algorithm.partition("-cert-v01@")[0], 0)
-        request = bytes([SIGN]) + _packed(key.blob) + _packed(data) + struct.pack(">I", flags)
+        flags = FLAGS.get(algorithm.removesuffix(SUFFIX), 0)
+        request = bytes([SIGN]) + packed(key.blob) + packed(data) + struct.pack(">I", flags)
         try:
             with self._lock:
                 kind, body = self._ask(request, SIGN_SECONDS)
             if kind == SIGNED:
                 return Reader(body).string()
-        except (_Silent, struct.error) as error:
+        except (_Silent, ValueError) as error:
             raise Unusable(f"was not used: {error}") from error
         why = "is it locked, or was its question answered with no?"
         raise Unusable(f"is with ssh-agent, which did not sign: {why}", "ssh-add -l")
@@ -75,7 +76,7 @@ class SshAgent:
                 return self._parsed(body)
         except _Silent:
             return ()
-        except (struct.error, UnicodeDecodeError):
+        except ValueError:
             pass
         self.problem = f"ssh-agent at {self.path} does not list its keys in a way that can be read"
         return ()
@@ -109,16 +110,12 @@ class SshAgent:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.settimeout(seconds)
             sock.connect(self.path)
-            sock.sendall(_packed(request))
+            sock.sendall(packed(request))
             (length,) = struct.unpack(">I", _received(sock, 4, until))
             if not 0 < length <= MOST_BYTES:
                 raise OSError("it answers as no agent does")
             answer = _received(sock, length, until)
             return answer[0], answer[1:]
-
-
-def _packed(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
 
 
 def _received(sock: socket.socket, count: int, until: float) -> bytes:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import HostError
 from orchestrator.host.credentials import credentials
 from orchestrator.host.hops import hop_entry, way
-from orchestrator.host.rules import expanded, host_key_rules
+from orchestrator.host.rules import host_key_rules
 from orchestrator.host.sshconfig import LOOP_HINT, configuration
-from orchestrator.host.tokens import values_of
+from orchestrator.host.tokens import expanded, values_of
 
 if TYPE_CHECKING:
     from inventory.model import Host
@@ -90,6 +90,11 @@ class Target:
         """Return the command that does the same by hand."""
         return shlex.join(["ssh", *self.by_hand_words])
 
+    @property
+    def copying_a_key(self) -> str:
+        """Return the command that puts a key there: it goes the same way."""
+        return shlex.join(["ssh-copy-id", *self.by_hand_words])
+
 
 def resolve(host: Host, via: str | None = None, behind: tuple[Target, ...] = ()) -> Target:
     """Say where a host is and how one gets in and there.
@@ -150,10 +155,13 @@ def refuse_loop(target: Target, behind: tuple[Target, ...]) -> None:
 
 
 def by_hand(host: Host, config_file: str | None, via: str | None) -> tuple[str, ...]:
-    """Return what to tell ssh by hand: the inventory's words; its configuration knows the rest."""
+    """Return what to tell ssh by hand: the inventory's words; its configuration knows the rest.
+
+    ssh-copy-id takes the same ones, but has no -J.
+    """
     user, name, port = host.destination
     words = ["-F", config_file] if config_file else []
-    words += ["-J", via] if via else []
+    words += ["-o", f"ProxyJump={via}"] if via else []
     words += ["-p", str(port)] if port else []
     words += ["-i", expanded(host.identity_file), *ONLY] if host.identity_file else []
     if host.known_hosts:

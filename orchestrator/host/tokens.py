@@ -1,4 +1,4 @@
-"""The %-tokens of an ssh configuration."""
+"""What stands for something else in an ssh configuration: %-tokens, ~ and ${VARIABLES}."""
 
 from __future__ import annotations
 
@@ -32,12 +32,20 @@ def fill_in(text: str, values: Mapping[str, str], what: str) -> str:
     return re.sub(r"%(.?)", value, text)
 
 
+def expanded(path: str, tokens: Mapping[str, str] | None = None) -> str:
+    """Fill in ~, and with `tokens` these and variables; what is not known will be found missing."""
+    if tokens is not None:
+        path = re.sub(r"%(.)", lambda found: tokens.get(found[1], found[0]), path)
+        path = re.sub(r"\$\{(\w+)\}", lambda f: os.environ.get(f[1], f[0]), path)
+    return os.path.expanduser(path)  # noqa: PTH111  which raises nothing
+
+
 def values_of(*, name: str, host: str, port: int, user: str, alias: str | None) -> dict[str, str]:
     """Return what the %-tokens of ssh_config(5) stand for; %C and %j are nobody's keys' names."""
     here = socket.gethostname()
     return {
         "%": "%",
-        "d": os.path.expanduser("~"),  # noqa: PTH111  which raises nothing
+        "d": expanded("~"),
         "h": host,
         "i": str(os.getuid()),
         "k": alias or name,

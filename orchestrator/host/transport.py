@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from socket import socket
 
 
+# How much of a server's words is kept.
+LONGEST = 200
+
+
 class Refused(paramiko.ChannelException):
     """No channel: sshd's code, and its words."""
 
@@ -45,9 +49,7 @@ class Transport(paramiko.Transport):
 
     def _parse_disconnect(self, m: paramiko.Message) -> None:
         m.get_int()
-        self.goodbye = m.get_text()
-        m.rewind()
-        super()._parse_disconnect(m)  # type: ignore[misc]
+        self.goodbye = m.get_string()[:LONGEST].decode("utf-8", "replace")
 
     # ---- why sshd opened no channel ----
     # paramiko keeps one reason for all threads that ask at once, and none of sshd's own words.
@@ -59,7 +61,7 @@ class Transport(paramiko.Transport):
 
     def _parse_channel_open_failure(self, message: paramiko.Message) -> None:
         number, code, words = message.get_int(), message.get_int(), message.get_text()
-        self._refused[number] = Refused(code, words)
+        self._refused[number] = Refused(code, words[:LONGEST])
         message.rewind()
         super()._parse_channel_open_failure(message)  # type: ignore[misc]
 

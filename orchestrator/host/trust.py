@@ -37,6 +37,17 @@ class KnownHosts:
         self._files: dict[str, KnownFile] = {}
         self._revoked: dict[str, frozenset[bytes]] = {}
         self._added: dict[tuple[str, str], Entry] = {}
+        self._written: dict[str, list[str]] = {}
+
+    def notices(self) -> list[str]:
+        """Return what was accepted, and the warnings, a line each."""
+        with self.lock:
+            accepted = [
+                f"accepted, and added to {file}: {', '.join(keys)}"
+                for file, keys in self._written.items()
+                if file != os.devnull
+            ]
+            return [*accepted, *self.warnings]
 
     def lookup(self, files: Sequence[str], name: str) -> Known:
         with self.lock:
@@ -76,6 +87,9 @@ class KnownHosts:
             warning = f"new keys were accepted, but not added to {file}: {error.strerror}"
             if warning not in self.warnings:  # once, not for each of many hosts
                 self.warnings.append(warning)
+        else:
+            told = f"{name} ({kind} {fingerprint(blob)})"
+            self._written.setdefault(file, []).append(told)
         if file != os.devnull:  # the usual way to say: trust it now, and forget it at once
             self._added[file, name] = Entry(
                 names=name, marker="", kind=kind, key=blob, file=file, line=0

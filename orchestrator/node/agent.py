@@ -131,13 +131,20 @@ class Agent:
                 where = where.tb_next
             answer = {
                 "id": head["id"],
-                "failed": str(error) or type(error).__name__,
+                "failed": words_of(error),
                 "kind": type(error).__name__,
                 "errno": getattr(error, "errno", None),
                 "where": where and "%s:%d" % (where.tb_frame.f_code.co_filename, where.tb_lineno),
             }
         self._calls.pop(head["id"], None)
         self.send(answer)
+
+
+def words_of(error: Exception) -> str:
+    """Say it as the system does, without Python's number and quotes: people read it."""
+    if isinstance(error, OSError) and error.strerror:
+        return ": ".join(str(part) for part in (error.filename, error.strerror) if part)
+    return str(error) or type(error).__name__
 
 
 def install(name: str, source: str) -> None:

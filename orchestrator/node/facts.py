@@ -119,8 +119,11 @@ def cpu_quotas(top: str = "/sys/fs/cgroup", own: str = "/proc/self/cgroup") -> l
 def gpus_visible() -> int | None:
     """Count the GPUs that the environment leaves a worker to see; None: it does not say."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return None
+    return None if visible is None else devices_in(visible)
+
+
+def devices_in(visible: str) -> int:
+    """Count the GPUs that CUDA_VISIBLE_DEVICES names: numbers or UUIDs; "" and -1 are none."""
     return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
 
 

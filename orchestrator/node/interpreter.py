@@ -79,7 +79,9 @@ def ask(python: str, deadline: float) -> dict[str, Any]:
         if env.get("PYTHONHOME"):
             return {"problem": "does not start with PYTHONHOME=%s" % env["PYTHONHOME"]}
         last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return {"problem": "is no Python: " + (last[0] if last else "it printed nothing of use")}
+        return {
+            "problem": "is no Python: " + (last[0][:160] if last else "it printed nothing of use")
+        }
     if "torch" not in found:
         found["seen"] = seen()
     # A link or a wrapper elsewhere may lead into an environment: the interpreter itself knows.

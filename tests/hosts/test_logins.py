@@ -14,6 +14,8 @@ from tests.workers import worker
 if TYPE_CHECKING:
     from tests.hosts.cluster import Cluster
 
+# Many checks of one host each: a second, and there are dozens.
+pytestmark = pytest.mark.slow
 SILENT = ""
 
 
@@ -83,7 +85,6 @@ def test_login_shells(cluster: Cluster, names: list[str]) -> None:
     judge(cluster, expected)
 
 
-@pytest.mark.slow
 def test_a_run_and_a_command_where_every_host_has_another_shell(cluster: Cluster) -> None:
     files = {"fish": ".config/fish/config.fish", "tcsh": ".cshrc", "zsh": ".zshenv"}
     for host, (shell, file) in zip(cluster.hosts, files.items(), strict=True):
@@ -145,7 +146,6 @@ def test_startup_files(cluster: Cluster, names: list[str]) -> None:
     judge(cluster, {name: STARTUP_FILES[name][1] for name in names})
 
 
-@pytest.mark.slow
 def test_startup_files_that_never_come_to_an_end(cluster: Cluster) -> None:
     for host, text in zip(cluster.hosts, ["read x", "exec fish", "exec >/tmp/log"], strict=True):
         host.write(".bashrc", text + "\n")
@@ -155,7 +155,6 @@ def test_startup_files_that_never_come_to_an_end(cluster: Cluster) -> None:
         assert "waits for input, sleeps, redirects its output or starts another shell" in line
 
 
-@pytest.mark.slow
 def test_what_a_startup_file_leaves_running_holds_nobody_up(cluster: Cluster) -> None:
     """It keeps our channel's output open; it is the user's own, and stays."""
     host = cluster.hosts[0]
@@ -189,7 +188,6 @@ def test_a_wrong_pythonhome_is_named(cluster: Cluster) -> None:
     assert said in done.stdout
 
 
-@pytest.mark.slow
 def test_the_runs_files_are_private_whatever_the_umask(cluster: Cluster) -> None:
     host = cluster.hosts[0]
     host.write(".bashrc", "umask 000\n")

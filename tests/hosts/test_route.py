@@ -188,6 +188,9 @@ def test_a_gateway_that_fails_is_named(cluster: Cluster, fault, sentence: str) -
     assert f"ssh.jump  {sentence}" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert re.search(rf"{re.escape(sentence)}.*\n +-> ", done.stdout), "a hint"
+    if fault in (down, refuses):
+        look = "-> look at ProxyJump in your ssh configuration; try it by hand: ssh -F "
+        assert look in done.stdout
 
 
 @pytest.mark.slow
@@ -198,6 +201,7 @@ def test_a_gateway_that_is_lost_later_takes_its_hosts_with_it(cluster: Cluster, 
     words = ["exec", inventory(cluster, ["n2", "n3"], config), "--", "echo ready; sleep 60"]
     with running(cluster, *map(str, words)) as run:
         read_until(run, "ready", times=2)
+        until(lambda: "sleep 60" in cluster["n2"].pids().values(), "it is there to be killed")
         if how == "its sshd is killed":
             for pid, line in cluster["n1"].pids().items():
                 if line.startswith("sshd: root"):
@@ -313,6 +317,7 @@ def test_a_run_over_a_proxy_command(cluster: Cluster, kind: str) -> None:
     assert commands_left(cluster) == []
 
 
+@pytest.mark.slow
 def test_the_last_words_of_a_proxy_command_are_told(cluster: Cluster) -> None:
     command = "sh -c 'echo a lot >&2; echo no such gateway: %n >&2; exit 3'"
     done = ddp_orch(cluster, "check", inventory(cluster, ["n3"], relayed(cluster, command)))

@@ -24,6 +24,9 @@ from tests.hosts.processes import command, until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# Some twelve sshds and a hundred calls of ssh; the judging itself has quicker tests of its own.
+pytestmark = pytest.mark.slow
+
 ADDRESS = "10.77.0.9"
 REPOSITORY = Path(__file__).parents[2]
 # Where each sshd listens: the port says what it shows. 22 and 2222 show the same keys.

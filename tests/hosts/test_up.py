@@ -50,7 +50,14 @@ def nothing_was_started(cluster: Cluster) -> None:
     assert not [h.name for h in cluster.hosts if (h.home / ".ddp-orch").exists()]
 
 
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize(
+    "order",
+    [
+        (2, 1, 0),
+        pytest.param((0, 1, 2), marks=pytest.mark.slow),
+        pytest.param((1, 2, 0), marks=pytest.mark.slow),
+    ],
+)
 def test_ranks_follow_the_inventory_and_not_the_text_of_the_addresses(
     cluster: Cluster, order: tuple[int, ...]
 ) -> None:
@@ -167,6 +174,7 @@ def test_a_controller_that_is_killed_leaves_no_job_behind(cluster: Cluster) -> N
     until(lambda: not any(host.pids() for host in cluster.hosts), "the hosts are empty", seconds=60)
 
 
+@pytest.mark.slow
 def test_a_host_that_is_down_is_named_and_the_others_are_shown(cluster: Cluster) -> None:
     cluster["n2"].nft(block("drop"))
     done = ddp_orch(cluster, "up", cluster.inventory(), "--", worker("ranks"))
@@ -219,8 +227,22 @@ def test_an_unknown_host_key_is_refused_until_it_is_accepted(cluster: Cluster) -
     assert "ssh.hostkey  n2: its key is not known" in done.stdout
     assert fingerprint(cluster["n2"].known_hosts_line()) in done.stdout
     assert "--accept-new-host-keys" in done.stdout
-    assert ddp_orch(cluster, "check", "--accept-new-host-keys", inventory).returncode == 0
-    assert ddp_orch(cluster, "check", inventory).returncode == 0, "it was written to known_hosts"
+    done = ddp_orch(cluster, "check", "--accept-new-host-keys", inventory)
+    assert done.returncode == 0, done.stdout + done.stderr
+    key = fingerprint(cluster["n2"].known_hosts_line())
+    told = f"accepted, and added to {cluster.known_hosts}: 10.77.0.10 (ssh-ed25519 {key})\n"
+    assert done.stdout.count(told) == 1
+    done = ddp_orch(cluster, "check", inventory)
+    assert done.returncode == 0, "it was written to known_hosts"
+    assert "accepted" not in done.stdout
+
+
+def test_exec_tells_once_what_keeps_it_from_many_hosts(cluster: Cluster) -> None:
+    inventory = cluster.inventory(defaults={"identity_file": "/no/such/key"})
+    done = ddp_orch(cluster, "exec", inventory, "--", "true")
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[0] == "ddp-orch: n1, n2, n3: no such key: /no/such/key"
+    assert done.stderr.count("no such key") == 1
 
 
 @pytest.mark.parametrize("verb", [["check"], ["exec"]])
