@@ -1,4 +1,4 @@
-"""Verbs, flags, exit codes; nothing else. What is slow to import is imported where it is used."""
+"""Verbs and exit codes; nothing else. What is slow to import is imported where it is used."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from orchestrator.errors import INTERNAL, INTERRUPTED, DdpOrchError, UsageError
+
+# typer reads the verbs' annotations when the program runs.
+from orchestrator.flags import (  # noqa: TC001
+    AcceptOption,
+    EnvFileOption,
+    EnvOption,
+    ExcludeOption,
+    HostsOption,
+    IncludeOption,
+    InventoryPath,
+    ModuleOption,
+    NoPythonOption,
+    OutputOption,
+    QuietOption,
+    RestartsOption,
+    SecretOption,
+    SkipOption,
+    VerboseOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,89 +54,6 @@ app = typer.Typer(
 _after_dashes: list[str] | None = None
 # Of the secrets that were read: the last resort, which shows what nobody expected, masks as well.
 _mask: Mask | None = None
-
-InventoryPath = Annotated[
-    str | None,
-    typer.Argument(
-        metavar="INVENTORY", help="The inventory, or a hostfile.  [default: $DDP_ORCH_INVENTORY]"
-    ),
-]
-HostsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "-H", "--hosts", metavar="HOSTS", help="Hosts, with commas between, in place of a file."
-    ),
-]
-IncludeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--include",
-        metavar="HOSTS",
-        help="Only these: gpu1,gpu[3-4]; or only some of a host's GPUs: gpu1:0,2.",
-    ),
-]
-ExcludeOption = Annotated[
-    list[str] | None,
-    typer.Option("--exclude", metavar="HOSTS", help="All but these, written in the same way."),
-]
-SkipOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--skip-check", metavar="ID", help="Leave a check out; may be given more than once."
-    ),
-]
-AcceptOption = Annotated[
-    bool,
-    typer.Option(
-        "--accept-new-host-keys",
-        help="Trust hosts that are not in known_hosts, and add them. "
-        "A changed key is refused all the same.",
-    ),
-]
-ModuleOption = Annotated[
-    str | None,
-    typer.Option("-m", "--module", metavar="MODULE", help="Run a module; its arguments follow --."),
-]
-RestartsOption = Annotated[
-    int | None,
-    typer.Option("--max-restarts", min=0, metavar="N", help="Restarts of the workers by torchrun."),
-]
-EnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--env", metavar="K[=V]", help="Environment of what runs; without =V this machine's."
-    ),
-]
-EnvFileOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--env-file",
-        metavar="FILE",
-        help="Lines K=V, over the inventory's; V up to the line's end as it is, without quotes "
-        "around it; # begins a line of comment. --env wins.",
-    ),
-]
-SecretOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--secret",
-        metavar="K",
-        help="Environment of what runs, from this machine's: in no command line, never shown.",
-    ),
-]
-NoPythonOption = Annotated[
-    bool,
-    typer.Option("--no-python", help="Run a program there that is no Python script: -- PROGRAM."),
-]
-OutputOption = Annotated[
-    str, typer.Option("-o", "--output", metavar="table|json", help="For people or for programs.")
-]
-VerboseOption = Annotated[
-    bool, typer.Option("-v", "--verbose", help="Show torchrun's own output too.")
-]
-QuietOption = Annotated[
-    bool, typer.Option("-q", "--quiet", help="No table of checks while all is well.")
-]
 
 
 @app.command()
