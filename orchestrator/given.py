@@ -6,13 +6,13 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from inventory.kinds import ENV_NAME
 from orchestrator.errors import UsageError
 from orchestrator.masking import SHORTEST, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Of an environment file: it holds settings, not data.
 LARGEST = 1 << 20
 
@@ -24,7 +24,7 @@ def environment(files: Iterable[str], items: Iterable[str]) -> dict[str, str]:
         given |= _file(path)
     for item in items:
         key, equals, value = item.partition("=")
-        if not NAME.fullmatch(key):
+        if not ENV_NAME.match(key):
             raise UsageError(f"--env {item!r} is not K or K=V")
         mine = None if equals else of_this_machine(key)
         if not equals and mine is None:
@@ -45,9 +45,9 @@ def secrets(names: Iterable[str]) -> dict[str, Secret]:
     """Take secrets from this machine's environment, where no command line shows them."""
     found = {}
     for name in names:
-        if not NAME.fullmatch(name):
+        if not ENV_NAME.match(name):
             key = name.partition("=")[0]
-            if NAME.fullmatch(key):
+            if ENV_NAME.match(key):
                 # Not even in this sentence: it may be kept in a log.
                 raise UsageError(
                     f"--secret {key}=...: a value does not belong on a command line",
@@ -109,7 +109,7 @@ def _problem(key: str, equals: str, value: str) -> tuple[str, str] | None:
     """Say what is wrong with a line, and what to do; the value may be private, and is not said."""
     if not equals:
         return "no = in this line", "K=V; to take K from this machine's environment: --env K"
-    if not NAME.fullmatch(key):
+    if not ENV_NAME.match(key):
         # It may be a later line of a value, such as a key's.
         return "what stands before = is not a variable's name", "K=V, without blanks around ="
     if "\0" in value:

@@ -37,4 +37,5 @@ if rank == failing:
         raise ValueError(f"refused: {token}")
 
     main()
-time.sleep(1 if failing == "none" else 3600)
+if failing != "none":
+    time.sleep(3600)
