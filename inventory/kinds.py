@@ -14,7 +14,7 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
 ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,252}\Z")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\Z")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
-DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smh]?)\s*\Z")
+DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)\s*\Z")
 NODES = re.compile(r"([1-9][0-9]{0,3})(?::([1-9][0-9]{0,3}))?\Z")
 DESTINATION = re.compile(
     r"(?:(?P<user>.+)@)?"
@@ -68,14 +68,12 @@ def _written(
     return WithJsonSchema({"anyOf": [number, text], "title": what})
 
 
-def _seconds(value: object) -> object:
-    """Read a duration: a number of seconds, or 30s, 10m, 2h."""
-    if isinstance(value, str):
-        found = DURATION.match(value)
-        if not found:
-            raise ValueError(f"{value!r} is not a duration such as 30s, 10m or 2h")
-        return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
-    return value
+def seconds(text: str) -> float:
+    """Read a duration: seconds, or 30s, 10m, 2h, 7d."""
+    found = DURATION.match(text)
+    if not found:
+        raise ValueError(f"{text!r} is not a duration such as 30s, 10m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
 
 
 def _env_value(value: object) -> object:
@@ -183,7 +181,7 @@ StateDir = Annotated[
 ]
 Seconds = Annotated[
     float,
-    BeforeValidator(_seconds),
+    BeforeValidator(lambda v: seconds(v) if isinstance(v, str) else v),
     Field(gt=0, allow_inf_nan=False),
     _written(DURATION, "seconds, or `30s`, `10m`, `2h`", {"type": "number", "exclusiveMinimum": 0}),
 ]

@@ -26,6 +26,7 @@ ENTRY_POINTS = f"""\
 [torchrun.logs_specs]
 {PLUGIN} = {PLUGIN_MODULE}:RoundLogs
 """
+METADATA = f"Metadata-Version: 2.1\nName: {PLUGIN_MODULE}\nVersion: 1.0\n"
 
 
 @dataclass(frozen=True, kw_only=True)

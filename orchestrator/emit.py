@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.events import Ended, Event, LinkDown, Logged, NodeEnded, SetupEnded, Warned
+from orchestrator.events import (
+    Detached,
+    Ended,
+    Event,
+    GaveUp,
+    Logged,
+    NodeEnded,
+    SetupEnded,
+    Warned,
+)
 from orchestrator.masking import Mask
 from orchestrator.state import RunState, fold
 
@@ -25,12 +34,18 @@ class Emitter:
     """
 
     def __init__(
-        self, sinks: Sequence[Sink], mask: Mask | None = None, keep: Keeper | None = None
+        self,
+        sinks: Sequence[Sink],
+        mask: Mask | None = None,
+        keep: Keeper | None = None,
+        state: RunState | None = None,
     ) -> None:
-        self.state = RunState()
+        self.state = state or RunState()
         self._sinks = list(sinks)
         self._mask = MaskedLogs(mask or Mask())
         self._keep = keep
+        self.unread = False
+        """Whether the reader of the output has gone, as `head` and a pager do."""
 
     def __call__(self, event: Event) -> None:
         if self._keep and isinstance(event, Logged):
@@ -50,6 +65,7 @@ class Emitter:
             except OSError as error:
                 # A full disk or a closed pager ends the telling, not the run.
                 self._sinks.remove(sink)
+                self.unread = self.unread or isinstance(error, BrokenPipeError)
                 self._told_no_more(error)
 
     def _told_no_more(self, error: OSError) -> None:
@@ -74,11 +90,11 @@ class MaskedLogs:
             stream = self._streams.setdefault(whole, self._mask.stream())
             yield from _shown(whole, *stream.feed(event.data, event.offset))
             return
-        if isinstance(event, NodeEnded | LinkDown | SetupEnded | Ended):
-            yield from self._closed(None if isinstance(event, Ended) else event.node)
+        if isinstance(event, NodeEnded | GaveUp | SetupEnded | Ended | Detached):
+            yield from self.closed(None if isinstance(event, Ended | Detached) else event.node)
         yield self._mask.event(event)
 
-    def _closed(self, node: int | None) -> Iterator[Event]:
+    def closed(self, node: int | None) -> Iterator[Event]:
         """What was held back for the rest of a secret: there is no rest."""
         for whole in [w for w in self._streams if node in (None, w.node)]:
             yield from _shown(whole, *self._streams.pop(whole).close())

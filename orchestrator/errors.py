@@ -6,6 +6,7 @@ DdpOrchError                 1
 ├── HostError                4    a host cannot be reached or trusted; `check` says how
 │   ├── AgentFailed               logged in, but the agent did not come up
 │   └── LinkLost                  it was there and is not any more
+├── NoSuchRun              102    neither here nor on the hosts that were asked
 └── RequestFailed          100    the agent was asked for something and could not do it
 
 An error is one line saying what and where, and a hint, one line saying what to do.
@@ -21,6 +22,9 @@ USAGE = 2
 PREFLIGHT = 3
 HOST = 4
 JOB_FAILED = 100
+STILL_RUNNING = 101
+NO_SUCH_RUN = 102
+CANCELLED = 103
 INTERRUPTED = 130
 
 
@@ -61,6 +65,10 @@ class AgentFailed(HostError):
 
 class LinkLost(HostError):
     pass
+
+
+class NoSuchRun(DdpOrchError):
+    exit_code = NO_SUCH_RUN
 
 
 class RequestFailed(DdpOrchError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -87,10 +88,21 @@ class Planned:
     addresses: tuple[str, ...]
     max_restarts: int
     time: float
+    folders: tuple[str, ...] = ()
+    """Where each node's part of the run is kept, on its host."""
 
     @property
     def world_size(self) -> int:
         return sum(self.workers)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether all of it speaks of the same nodes; what was read from a file may not."""
+        return (
+            len(self.hosts) == len(self.workers)
+            and len(self.folders) in (0, len(self.hosts))
+            and min((self.max_restarts, *self.workers)) >= 0
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +143,17 @@ class Launched:
 
     node: int
     host: str
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listening:
+    """The head's supervisor waits there for those of the other nodes."""
+
+    node: int
+    host: str
+    address: str
+    port: int
     time: float
 
 
@@ -196,9 +219,51 @@ class NodeEnded:
 
 @dataclass(frozen=True, kw_only=True)
 class LinkDown:
+    """A node's host is out of contact: no failure, its part of the run goes on without us."""
+
     host: str
     node: int
     message: str
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkUp:
+    """It is back, and what it has written meanwhile is on its way."""
+
+    host: str
+    node: int
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaveUp:
+    """A node is waited for no more; what is left on its host is not known."""
+
+    host: str
+    node: int
+    message: str
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """A node is told to end, perhaps by another controller: why, and the run's exit code then."""
+
+    node: int
+    host: str
+    why: str
+    exit_code: int
+    grace: float
+    time: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detached:
+    """We leave, and the run goes on."""
+
+    run: str
+    hosts: tuple[str, ...]
     time: float
 
 
@@ -257,12 +322,17 @@ Event: TypeAlias = (
     | SetupBegan
     | SetupEnded
     | Launched
+    | Listening
     | WorkersUp
     | WorkerEnded
     | Logged
     | NodeEnded
     | LinkDown
+    | LinkUp
+    | GaveUp
+    | Stopping
     | StopAsked
+    | Detached
     | Warned
     | Ended
 )
@@ -304,10 +374,21 @@ def _build(wanted: Any, value: Any) -> Any:  # noqa: ANN401  it rebuilds whateve
         built = {k: _build(types_of[k], v) for k, v in value.items() if k in known}
         return wanted(**built)  # type: ignore[operator]
     origin, args = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is tuple:
+    if origin is tuple and isinstance(value, list):
         return tuple(_build(args[0], item) for item in value)
     if origin in (typing.Union, types.UnionType) and value is not None:
         return _build(next(a for a in args if a is not type(None)), value)
     if wanted is bytes:
         return value.encode()
+    if not _fits(wanted, origin, value):
+        raise TypeError(f"{value!r} is no {wanted}")
     return value
+
+
+def _fits(wanted: Any, origin: Any, value: object) -> bool:  # noqa: ANN401  as in _build
+    """Say whether a value is what the annotation says: a file may be broken, and a host may lie."""
+    if wanted is float:
+        return type(value) in (int, float) and math.isfinite(typing.cast("float", value))
+    if wanted in (str, int, bool):
+        return type(value) is wanted
+    return not dataclasses.is_dataclass(wanted) and origin is not tuple

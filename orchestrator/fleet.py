@@ -11,12 +11,13 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from orchestrator.connection import Connection, Joined
 from orchestrator.errors import DdpOrchError, HostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from orchestrator.host.protocol import Host, Request
+    from orchestrator.host.protocol import Host, OnLost, Request
     from orchestrator.link import Call
 
 AT_ONCE = 128
@@ -26,6 +27,8 @@ PATIENCE = 30.0
 # Reader threads wait when the screen cannot keep up; then ssh's own windows hold the hosts' agents
 # back, and the jobs, which write to files, do not notice.
 QUEUE = 2000
+# How often it is looked whether a reconnect has had its time, in seconds.
+WATCH = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,80 +51,109 @@ class Finished:
 
 @dataclass(frozen=True)
 class Lost:
+    """A connection has ended that had joined: told once, after the end of each open request."""
+
     host: str
     error: DdpOrchError
 
 
-Item: TypeAlias = Arrived | Finished | Lost
+@dataclass(frozen=True)
+class Rejoined:
+    """A reconnect has succeeded: what comes next from the host is of its new connection."""
+
+    host: str
 
 
 @dataclass(frozen=True)
-class Joined:
-    """A host that is connected, with the answers to its first requests under way."""
+class StillAway:
+    """A reconnect has failed."""
 
-    seconds: float
-    noise: str
-    calls: list[Call]
+    host: str
+    error: HostError
+
+
+Item: TypeAlias = Arrived | Finished | Lost | Rejoined | StillAway
 
 
 class Fleet:
+    """Hosts by name. `reconnect` and `next` are for one thread: in `next` it sees hosts change."""
+
     def __init__(
         self,
-        make_hosts: Callable[[Callable[[str, DdpOrchError], None]], Sequence[Host]],
+        make_host: Callable[[str, OnLost], Host],
+        names: Iterable[str],
         meanwhile: Callable[[], None] = lambda: None,
         close_last: Callable[[], None] = lambda: None,
     ) -> None:
         """`meanwhile` is what the thread that connects has to do while it waits."""
+        self._make_host = make_host
         self._meanwhile = meanwhile
-        self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Connection, Item]] = queue.SimpleQueue()
         self._room = threading.Semaphore(QUEUE)
+        self._gate = threading.Semaphore(AT_ONCE)
         self._closed = threading.Event()
+        self._leaving = threading.Lock()
+        self._closing: list[threading.Thread] = []
         self._close_last = close_last  # what the hosts share: gateways
-        self.hosts = {host.name: host for host in make_hosts(self._lost)}
-        self.joined: set[str] = set()
+        self._connections = {name: self._new(name) for name in names}
+        self._coming: dict[str, Connection] = {}
+        """Those that shall take the place of a lost one, until next() has told how that went."""
+
+        self.hosts = {name: each.host for name, each in self._connections.items()}
+
+    def _new(self, name: str) -> Connection:
+        return Connection(
+            lambda on_lost: self._make_host(name, on_lost),
+            lambda connection, error: self._put(connection, Lost(name, error)),
+        )
+
+    @property
+    def joined(self) -> set[str]:
+        """Those that can be talked to."""
+        return {name for name, each in self._connections.items() if each.alive}
 
     def connect(self, first: Callable[[str], Sequence[Request]]) -> dict[str, Joined | HostError]:
         """Open all hosts in parallel; return what became of each, in their order."""
-        # The first word stands: a host that was given up does not come back, nor end the others.
         results: dict[str, Joined | HostError] = {}
-        gate = threading.Semaphore(AT_ONCE)
-
-        def one(host: Host) -> None:
-            with gate:
-                began = time.monotonic()
-                try:
-                    calls = host.open(first(host.name))
-                    joined = Joined(time.monotonic() - began, host.noise, calls)
-                    if results.setdefault(host.name, joined) is joined:
-                        self.joined.add(host.name)
-                except HostError as error:
-                    results.setdefault(host.name, error)
-                except Exception as error:  # noqa: BLE001  one host must not hide the others' state
-                    what = f"{type(error).__name__}: {error}"
-                    failed = HostError(what, check="ssh.reach", host=host.name)
-                    results.setdefault(host.name, failed)
-
         allow_many_files()
         # Who has joined is kept alive while the slowest, or a person who types, are waited for.
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
-        waiting = dict(self.hosts)
-        # Daemons: a name server that does not answer cannot be interrupted, only left behind.
-        for host in waiting.values():
-            threading.Thread(
-                target=one, args=(host,), name=f"connect {host.name}", daemon=True
-            ).start()
+        waiting = dict(self._connections)
+        for connection in waiting.values():
+            connection.start(first, self._gate)
         while waiting:
-            for name, host in list(waiting.items()):
-                due = host.overdue
-                if name in results:
+            for name, connection in list(waiting.items()):
+                got = connection.outcome()
+                if got is not None:
+                    results[name] = got
                     del waiting[name]
-                elif due is not None and time.monotonic() > due:
-                    results[name] = host.abort()  # over what its thread says as a consequence
-                    self.joined.discard(name)
-                    del waiting[name]
+                if isinstance(got, Joined):
+                    connection.announce()
             self._meanwhile()
             time.sleep(0.02)
-        return {name: results[name] for name in self.hosts}
+        return {name: results[name] for name in self._connections}
+
+    def reconnect(self, name: str) -> None:
+        """Connect to a host anew, unless that is under way; how it went comes out of next()."""
+        if name in self._coming or self._closed.is_set():
+            return
+        self._leave(self._connections[name])
+        new = self._coming[name] = self._new(name)
+        threading.Thread(
+            target=self._rejoin, args=(name, new), name=f"reconnect {name}", daemon=True
+        ).start()
+
+    def _rejoin(self, name: str, new: Connection) -> None:
+        new.start(lambda _: (), self._gate)
+        while (got := new.outcome(WATCH)) is None:
+            if self._closed.is_set():
+                return
+        if isinstance(got, Joined):
+            self._put(new, Rejoined(name))
+            new.announce()
+        else:
+            self._leave(new)  # it may have got as far as a connection without an agent
+            self._put(new, StillAway(name, got))
 
     def ask(
         self,
@@ -143,56 +175,80 @@ class Fleet:
 
     def stream(self, host: str, op: str, args: dict[str, Any], body: bytes = b"") -> Call:
         """Ask for what streams: its events, and its end, come out of next()."""
-        call = self.hosts[host].call(
-            op, args, body, on_event=lambda event, data: self._arrived(Arrived(host, event, data))
+        connection = self._connections[host]
+        call = connection.host.call(
+            op,
+            args,
+            body,
+            on_event=lambda event, data: self._arrived(connection, Arrived(host, event, data)),
         )
 
         def finished(_: object) -> None:
             error = call.future.exception()
             answer = None if error else call.future.result()
             if error is None or isinstance(error, DdpOrchError):
-                self._queue.put(Finished(host, answer, error))
+                self._queue.put((connection, Finished(host, answer, error)))
 
         call.future.add_done_callback(finished)
         return call
 
     def next(self, timeout: float) -> Item | None:
-        try:
-            item = self._queue.get(timeout=timeout)
-        except queue.Empty:
-            return None
-        if isinstance(item, Arrived):
-            self._room.release()
-        return item
+        """Return what has happened; nothing of a connection once another has taken its place."""
+        end = time.monotonic() + timeout
+        while True:
+            try:
+                connection, item = self._queue.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                return None
+            if isinstance(item, Arrived):
+                self._room.release()
+            if isinstance(item, Rejoined | StillAway):
+                del self._coming[item.host]
+            if isinstance(item, Rejoined):
+                self._connections[item.host].replaced = True
+                self._connections[item.host] = connection
+                self.hosts[item.host] = connection.host
+            if not connection.replaced:
+                return item
 
     def close(self) -> None:
         """Leave all hosts; return when their agents have ended."""
         self._closed.set()
-        threads = [
-            threading.Thread(target=host.close, name=f"close {host.name}", daemon=True)
-            for host in self.hosts.values()
-        ]
-        for thread in threads:
-            thread.start()
+        for connection in (*self._connections.values(), *self._coming.values()):
+            self._leave(connection)
         end = time.monotonic() + 10
-        for thread in threads:
+        for thread in tuple(self._closing):
             thread.join(max(0.0, end - time.monotonic()))
         self._close_last()
 
-    def _lost(self, host: str, error: DdpOrchError) -> None:
-        self._queue.put(Lost(host, error))
+    def _leave(self, connection: Connection) -> None:
+        """Hang up in the background: a dead connection, or a ProxyCommand, may take its time."""
+        host = connection.host
+        with self._leaving:
+            if connection.left:
+                return
+            connection.left = True
+            thread = threading.Thread(target=host.close, name=f"close {host.name}", daemon=True)
+            self._closing = [*(t for t in self._closing if t.is_alive()), thread]
+            thread.start()
 
-    def _arrived(self, item: Arrived) -> None:
+    def _put(self, connection: Connection, item: Item) -> None:
+        if not self._closed.is_set():
+            self._queue.put((connection, item))
+
+    def _arrived(self, connection: Connection, item: Arrived) -> None:
         # In a reader's thread: it waits for room. Once nobody takes any more, nothing may wait.
-        while not self._closed.is_set():
+        while not (self._closed.is_set() or connection.replaced):
             if self._room.acquire(timeout=0.5):
-                self._queue.put(item)
+                self._queue.put((connection, item))
                 return
 
     def _pulse(self) -> None:
         while not self._closed.wait(BEAT):
-            for name in tuple(self.joined):
-                self.hosts[name].pulse(PATIENCE)
+            # One that has come back is kept alive, also while nobody asks what there is to tell.
+            for connection in (*self._connections.values(), *self._coming.values()):
+                if connection.alive:
+                    connection.host.pulse(PATIENCE)
 
 
 def allow_many_files() -> None:

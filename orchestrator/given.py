@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING
@@ -69,6 +70,15 @@ def secrets(names: Iterable[str]) -> dict[str, Secret]:
                 hint=f"if it is no secret: --env {name}",
             )
         found[name] = Secret(value)
+    return found
+
+
+def at_hand(names: Iterable[str]) -> list[str]:
+    """Return the names of those secrets that can be taken; to mask the others is not possible."""
+    found: list[str] = []
+    for name in names:
+        with contextlib.suppress(UsageError):
+            found += secrets([name])
     return found
 
 

@@ -7,20 +7,24 @@ import math
 import re
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import errors
 from orchestrator.events import (
     Event,
     Launched,
+    Listening,
     Logged,
     NodeEnded,
     SetupEnded,
+    Stopping,
     Warned,
     Worker,
     WorkerEnded,
     WorkersUp,
 )
+from orchestrator.survivors import survivor
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from orchestrator.events import SetupBegan
 
@@ -29,6 +33,14 @@ _WORKER = re.compile(r"worker-logs/([0-9]{1,4})/r([0-9]{1,5})\.(out|err)\Z")
 _TORCHRUN = re.compile(r"torchrun\.(out|err)\Z")
 _SETUP = re.compile(r"setup\.(out|err)\Z")
 JOURNAL = "journal.jsonl"
+# How a request to follow may end with the run's end not told.
+UNTOLD = {
+    "lost": "its supervisor was killed, and how it ended is not known",
+    "rebooted": "the host was restarted",
+    "elsewhere": "its record is another host's",
+    "absent": "its folder is not there any more",
+    "unreadable": "its record cannot be read",
+}
 
 
 class NodeFiles:
@@ -40,15 +52,30 @@ class NodeFiles:
         host: str,
         our_time: Callable[[float], float],
         setup: SetupBegan | None = None,
+        cursors: Mapping[str, int] | None = None,
     ) -> None:
+        """`cursors`: how much of each file is known already; of the journal always nothing."""
+        self.cursors = dict(cursors or {})
         self._setup = setup
         self._node = node
         self._host = host
         self._our_time = our_time
         self._rest = b""
         self._complained = False
+        self._gaps: set[str] = set()
 
-    def feed(self, name: str, offset: int, data: bytes) -> list[Event]:
+    def feed(self, name: str, offset: int, data: bytes) -> Sequence[Event]:
+        # What is asked for again after a lost connection may come twice, in part.
+        known = self.cursors.get(name, 0)
+        if offset > known:
+            # What follows would not stand where it belongs: nothing more of it is taken.
+            told, self._gaps = name in self._gaps, self._gaps | {name}
+            return [] if told else [self._nonsense(f"{offset - known} bytes of {name} are missing")]
+        data = data[known - offset :]
+        if not data:
+            return []
+        offset = known
+        self.cursors[name] = offset + len(data)
         if name == JOURNAL:
             *lines, self._rest = (self._rest + data).split(b"\n")
             return [event for line in lines if (event := self._told(line))]
@@ -70,7 +97,10 @@ class NodeFiles:
                 return None
             self._complained = True
             start = line[:80].decode("utf-8", "replace")
-            return Warned(message=f"{self._host}: its journal has a line that is none: {start}")
+            return self._nonsense(f"its journal has a line that is none: {start}")
+
+    def _nonsense(self, what: str) -> Warned:
+        return Warned(message=f"{self._host}: {what}")
 
     def _logged(self, rank: int | None, stream: str, turn: int, offset: int, data: bytes) -> Logged:
         return Logged(
@@ -88,7 +118,7 @@ class NodeFiles:
         time = self._our_time(_number(entry["time"]))
         where: Any = {"node": self._node, "host": self._host, "time": time}
         kind: str = entry["event"]
-        if self._setup:
+        if self._setup and kind != "stopping":
             return self._setup_ended(self._setup, entry, time) if kind == "ended" else None
         match kind:
             case "started":
@@ -118,7 +148,23 @@ class NodeFiles:
                     survivors=_survivors(entry),
                     **where,
                 )
-            case _:  # of a later supervisor, or of no interest here: stopping
+            case "listening":
+                port, address = _whole(entry["port"]), str(entry["address"])
+                return Listening(address=address, port=port, **where) if port else None
+            case "alone":
+                return Warned(
+                    message=f"{self._host}: its supervisor does not reach the others': "
+                    f"{entry['problem']}",
+                    hint="with nobody attached, a failure elsewhere will not end the run there",
+                )
+            case "stopping":
+                return Stopping(
+                    why=str(entry.get("why", "stopped")),
+                    exit_code=_whole(entry.get("exit_code", errors.CANCELLED)),
+                    grace=_number(entry["grace"]),
+                    **where,
+                )
+            case _:  # of a later supervisor, or of no interest here: took-over
                 return None
 
     def _setup_ended(self, setup: SetupBegan, entry: dict[str, Any], time: float) -> SetupEnded:
@@ -137,7 +183,7 @@ class NodeFiles:
 
 
 def _survivors(entry: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(f"pid {s['pid']} ({s['name']}, state {s['state']})" for s in entry["survivors"])
+    return tuple(str(survivor(row)) for row in entry["survivors"])
 
 
 def _worker(row: dict[str, Any]) -> Worker:
@@ -170,3 +216,9 @@ def _number(value: object) -> float:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def why_untold(answer: dict[str, Any] | None) -> str:
+    """Say why a run that is followed no more has not told of its end."""
+    state = (answer or {}).get("state", "")
+    return UNTOLD.get(state, "its last word could not be written")

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 NOISE_KEPT = 4096
+# Asked for the silence twice, at beats, with more than this between them in seconds: we were
+# stopped meanwhile (SIGSTOP, a machine that slept), and could not have heard anything.
+STOPPED = 12.0
 
 
 class Pipe(Protocol):
@@ -61,7 +64,7 @@ class Link:
     def __init__(self, host: str, on_lost: Callable[[DdpOrchError], None]) -> None:
         self.host = host
         self.noise = b""
-        self._heard = time.monotonic()
+        self._heard = self._awake_since = self._asked = time.monotonic()
         self._handing_on = False
         self.clock_offset = 0.0  # their clock minus ours
         self._best_trip = float("inf")
@@ -178,8 +181,13 @@ class Link:
         """How long nothing was heard, in seconds; while we do not listen ourselves, that is none.
 
         Who reads our output may have stopped it (Ctrl-S, a pager): events wait, and we with them.
+        Or we were stopped as a whole: what was said meanwhile has yet to be read.
         """
-        return 0.0 if self._handing_on else time.monotonic() - self._heard
+        now = time.monotonic()
+        if now - self._asked > STOPPED:
+            self._awake_since = now
+        self._asked = now
+        return 0.0 if self._handing_on else now - max(self._heard, self._awake_since)
 
     def give_up(self, why: str) -> None:
         """Say why the link will be found ended; the caller ends it."""
@@ -258,10 +266,11 @@ class Link:
             self.clock_offset = head["now"] - (now + sent) / 2
 
     def _end(self, how: str) -> None:
+        hung_up = self._closing  # whoever hears of it below may do so now, and it is a loss yet
         how = self._given_up or how
         self._outbox.put(None)
         error: HostError
-        lost = None if self._closing or self._given_up else self._why_lost()
+        lost = None if hung_up or self._given_up else self._why_lost()
         if lost and not self._hello.done():
             self._hello.set_exception(lost)
         if lost:
@@ -275,7 +284,7 @@ class Link:
         for number in list(self._calls):
             if call := self._calls.pop(number, None):
                 call.future.set_exception(error)
-        if not self._closing:
+        if not hung_up:
             self._on_lost(error)
 
     def _loss(self, how: str) -> HostError:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from inventory.model import Inventory
-    from orchestrator.fleet import Fleet, Joined
+    from orchestrator.connection import Joined
+    from orchestrator.fleet import Fleet
     from orchestrator.host.protocol import Host
     from orchestrator.link import Call
 

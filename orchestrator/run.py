@@ -8,21 +8,32 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator import checks, errors, preflight
-from orchestrator.conductor import Conductor, Interrupts
+from orchestrator.conductor import Conductor
 from orchestrator.emit import Emitter
 from orchestrator.errors import HostError, RequestFailed
-from orchestrator.events import Checked, Connected, Connecting, HostFailed, Planned, Verdict, Warned
+from orchestrator.events import (
+    Checked,
+    Connected,
+    Connecting,
+    Ended,
+    HostFailed,
+    Planned,
+    Verdict,
+    Warned,
+)
 from orchestrator.fleet import Arrived, Finished, Fleet, Lost
+from orchestrator.folders import who_we_are
 from orchestrator.host.connect import all_doors
-from orchestrator.host.ssh import SshHost
+from orchestrator.host.ssh import SshHosts
 from orchestrator.masking import Mask, revealed
 from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
+from orchestrator.watch import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from inventory.model import Inventory
+    from inventory.model import Host, Inventory
     from orchestrator.emit import Keeper, Sink
     from orchestrator.errors import DdpOrchError
     from orchestrator.facts import ClusterFacts
@@ -58,8 +69,8 @@ def plan(inventory: Inventory, program: Program, options: Options) -> RunPlan:
 
 
 def check(inventory: Inventory, options: Options, sinks: Sequence[Sink]) -> int:
-    doors = _doors(options)
-    fleet = _fleet(inventory, doors)
+    doors = doors_for(options)
+    fleet = fleet_of(inventory.hosts, doors)
     try:
         verdicts, _ = _preflight(fleet, doors, inventory, options, Emitter(sinks))
         return _exit_code(verdicts)
@@ -75,15 +86,18 @@ def up(
     sinks: Sequence[Sink],
     keep: Keeper | None = None,
     logs: str = "",
+    *,
+    detach: bool = False,
 ) -> int:
     """Run the program on all hosts; return the run's exit code when nothing of it is left.
 
-    `keep` gets what workers write, as it is; `logs` is where it keeps that, for the last line.
+    With `detach` return 0 as soon as all workers run. `keep` gets what workers write, as it is;
+    `logs` is where it keeps that, for the last line.
     """
     code = files_to_ship(program)
     emit = Emitter(sinks, options.mask, keep)
-    doors = _doors(options)
-    fleet = _fleet(inventory, doors)
+    doors = doors_for(options)
+    fleet = fleet_of(inventory.hosts, doors)
     try:
         verdicts, cluster = _preflight(fleet, doors, inventory, options, emit)
         if failed := _exit_code(verdicts):
@@ -93,15 +107,18 @@ def up(
         emit(_planned_event(planned))
         # To the very end: a late Ctrl-C must not take the summary, nor a success its code.
         with Interrupts() as interrupts:
-            ended = Conductor(fleet, planned, code, emit, interrupts).conduct(logs)
+            conductor = Conductor(fleet, planned, code, emit, interrupts, who_we_are())
+            last = conductor.conduct(logs, detach=detach)
             fleet.close()
-            emit(ended)
+            emit(last)
     except KeyboardInterrupt:
         emit(Warned(message="interrupted; nothing was started"))
         raise
     finally:
         fleet.close()
-    return ended.exit_code
+    if isinstance(last, Ended):
+        return last.exit_code
+    return errors.OK if detach and not interrupts.leave else errors.STILL_RUNNING
 
 
 def exec_(
@@ -112,8 +129,8 @@ def exec_(
     on_failure: Callable[[DdpOrchError], None],
 ) -> int:
     """Run one command on all hosts at once; the exit code is the worst host's."""
-    doors = _doors(options)
-    fleet = _fleet(inventory, doors)
+    doors = doors_for(options)
+    fleet = fleet_of(inventory.hosts, doors)
     shown = Shown(options.mask, on_output)
     # One word is a line for the shell there; several are the words of a command.
     words = argv if len(argv) > 1 else ["/bin/sh", "-c", argv[0]]
@@ -185,14 +202,23 @@ class Shown:
 # ---- steps ----
 
 
-def _doors(options: Options) -> Doors:
+def doors_for(options: Options) -> Doors:
     return all_doors(accept_new=options.accept_new_host_keys, ask=options.ask)
 
 
-def _fleet(inventory: Inventory, doors: Doors) -> Fleet:
+def fleet_of(
+    hosts: Sequence[Host], doors: Doors, meanwhile: Callable[[], None] = lambda: None
+) -> Fleet:
+    """`meanwhile` is called again and again while hosts are connected."""
+
+    def answer_and() -> None:
+        doors.questions.answer()
+        meanwhile()
+
     return Fleet(
-        lambda on_lost: [SshHost(host, doors, on_lost) for host in inventory.hosts],
-        meanwhile=doors.questions.answer,
+        SshHosts(hosts, doors),
+        [host.name for host in hosts],
+        meanwhile=answer_and,
         close_last=doors.gateways.close,
     )
 
@@ -279,4 +305,5 @@ def _planned_event(plan: RunPlan) -> Planned:
         addresses=tuple(node.address or "" for node in plan.nodes),
         max_restarts=plan.max_restarts,
         time=time.time(),
+        folders=tuple(node.folder for node in plan.nodes),
     )

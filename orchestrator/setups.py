@@ -1,6 +1,7 @@
 """The hosts' `setup:` commands: each host at its own pace, one after the other, under a supervisor.
 
-So they end as a run does: with their agent, with all that they left in the background, and known.
+So they end as a run does: with all that they left in the background, and known; and a connection
+that is lost meanwhile is no matter.
 """
 
 from __future__ import annotations
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator import boot, commands
-from orchestrator.errors import DdpOrchError, HostError
+from orchestrator.errors import HostError
 from orchestrator.events import Event, SetupBegan, SetupEnded
 from orchestrator.fleet import Arrived, Finished
-from orchestrator.journal import NodeFiles
+from orchestrator.journal import NodeFiles, why_untold
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,12 +34,18 @@ class Running:
 
 class Setup:
     def __init__(
-        self, fleet: Fleet, plan: RunPlan, emit: Callable[[Event], None], grace: float
+        self,
+        fleet: Fleet,
+        plan: RunPlan,
+        emit: Callable[[Event], None],
+        grace: float,
+        clock: Callable[[str], Callable[[float], float]],
     ) -> None:
         self._fleet = fleet
         self._plan = plan
         self._emit = emit
         self._grace = grace
+        self._clock = clock
         self._nodes = {node.host: node for node in plan.nodes}
         self._running: dict[str, Running] = {}
         self._ended: dict[str, SetupEnded] = {}
@@ -85,12 +92,27 @@ class Setup:
             command=command,
             time=time.time(),
         )
-        files = NodeFiles(node.rank, node.host, self._fleet.hosts[node.host].our_time, began)
+        files = NodeFiles(node.rank, node.host, self._clock(node.host), began)
         folder = f"{node.folder}/setup/{number}"
         self._running[node.host] = Running(began, folder, files)
         self._emit(began)
-        spec = launch_spec(self._plan, node, commands.in_a_shell(command), self._grace)
-        spec |= {"folder": folder, "cwd": node.workdir or node.folder, "output": "setup"}
+        self._launch(node)
+
+    def resume(self, host: str) -> None:
+        """Go on with a host that is back: the command has gone on meanwhile, or is not begun."""
+        if host in self._running:
+            self._launch(self._nodes[host])
+
+    def _launch(self, node: NodePlan) -> None:
+        running = self._running[node.host]
+        words = commands.in_a_shell(running.began.command)
+        spec = launch_spec(self._plan, node, words, self._grace)
+        spec |= {
+            "folder": running.folder,
+            "cwd": node.workdir or node.folder,
+            "output": "setup",
+            "cursors": dict(running.files.cursors),
+        }
         with contextlib.suppress(HostError):  # a lost host comes out of the fleet's queue
             self._fleet.stream(node.host, "follow.launch", spec, supervisor())
 
@@ -100,23 +122,24 @@ class Setup:
         if running is None:
             return False
         match item:
-            case Arrived(_, event, body):
-                for told in running.files.feed(event["file"], event["offset"], body):
+            case Arrived(_, {"file": name, "offset": offset}, body):
+                for told in running.files.feed(name, offset, body):
                     if isinstance(told, SetupEnded):
                         self._ended[item.host] = told
                     self._emit(told)
-            case Finished(_, _, error) if not isinstance(error, HostError):
+            case Finished(_, answer, error) if not isinstance(error, HostError):
                 del self._running[item.host]
-                self._finished(running.began, error)
+                self._finished(running.began, error.message if error else why_untold(answer))
                 ended = self._ended[item.host]
                 if ended.went_well and not stopping:
                     self._next(self._nodes[item.host], ended.number + 1)
-            case _:  # the connection is lost, and whoever asks is told so
-                del self._running[item.host]
+            case Arrived():
+                pass
+            case _:  # of the connection; the command goes on without it
                 return False
         return True
 
-    def _finished(self, began: SetupBegan, error: DdpOrchError | None) -> None:
+    def _finished(self, began: SetupBegan, reason: str) -> None:
         if self._has_ended(began):
             return
         ended = SetupEnded(
@@ -127,7 +150,7 @@ class Setup:
             command=began.command,
             code=None,
             signal=None,
-            reason=error.message if error else "its last word could not be written",
+            reason=reason,
             survivors=(),
             time=time.time(),
         )
@@ -137,7 +160,7 @@ class Setup:
 
 def supervisor() -> bytes:
     """Return the program that keeps what is started alive."""
-    return boot.program(boot.in_order(["supervisor"]), "").encode()
+    return boot.program(boot.in_order(["guard"]), "").encode()
 
 
 def launch_spec(plan: RunPlan, node: NodePlan, argv: list[str], grace: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a run's state is, how events change it, and what follows from it. Pure: `now` is passed in.
 
 Rules:
-1. The first bad end decides: a worker with no restart left, a torchrun, a lost link stops the run
+1. The first bad end decides: a worker with no restart left, or a torchrun, stops the run
    everywhere. What ends badly afterwards is a consequence and changes nothing but the summary.
+   A host that is out of contact is no bad end: its part of the run goes on.
 2. What the workers say of their ranks is the truth; a world other than the planned one is an error.
 3. A run is over when every node has said its last word, or cannot any more.
 """
@@ -18,14 +19,17 @@ from orchestrator.events import (
     Ended,
     Event,
     Failure,
+    GaveUp,
     Launched,
     LinkDown,
+    LinkUp,
     Logged,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
     StopAsked,
+    Stopping,
     Warned,
     Worker,
     WorkerEnded,
@@ -37,6 +41,8 @@ TAIL_BYTES = 8192
 TAIL_LINES = 15
 # Stands for a rank where the words are those of a setup command.
 SETUP = -1
+# What a host says of what another controller has taken down before it could start.
+BURIED = "stopped before it started"
 START_PATIENCE = 60.0
 RESTART_PATIENCE = 20.0
 SIGNALS = dict(
@@ -69,6 +75,11 @@ class NodeState:
     """The pids of those that ended well."""
 
     ended: NodeEnded | None = None
+    away: LinkDown | None = None
+    """Since when, and why, there is no contact with it."""
+
+    told: float = float("inf")
+    """When it was told to end, by the clock that its workers' ends are timed by."""
 
     @property
     def over(self) -> bool:
@@ -81,7 +92,7 @@ class RunState:
     nodes: dict[int, NodeState] = field(default_factory=dict)
     setup_failed: SetupEnded | None = None
     failed: tuple[WorkerEnded, ...] = ()
-    lost: tuple[LinkDown, ...] = ()
+    lost: tuple[GaveUp, ...] = ()
     stop: StopAsked | None = None
     warned: frozenset[str] = frozenset()
     tails: dict[tuple[int, int | None, str], bytes] = field(default_factory=dict)
@@ -140,9 +151,19 @@ def fold(state: RunState, event: Event) -> RunState:
         case NodeEnded():
             return _node(state, event.node, phase="ended", since=event.time, ended=event)
         case LinkDown():
+            return _node(state, event.node, away=event)
+        case LinkUp():
+            return _node(state, event.node, away=None)
+        case GaveUp():
             lost = _node(state, event.node, phase="lost", since=event.time)
             # After a node's last word its link may go as it likes.
             return state if lost is state else replace(lost, lost=(*state.lost, event))
+        case Stopping():
+            told = _node(state, event.node, told=event.time)
+            asked = StopAsked(
+                why=event.why, exit_code=event.exit_code, grace=event.grace, time=event.time
+            )
+            return replace(told, stop=state.stop or asked)
         case StopAsked():
             return state if state.stop else replace(state, stop=event)
         case Warned():
@@ -173,6 +194,8 @@ def decide(state: RunState, now: float) -> Decision:
         lost = state.lost[0]
         return Stop(f"lost the connection to {lost.host}: {lost.message}", errors.HOST)
     if failed := state.setup_failed:
+        if BURIED in failed.reason:
+            return _taken_down_before(failed.host)
         what = f"setup failed on {failed.host}: {brief(failed.command)} {_end(failed)}"
         return Stop(what, errors.JOB_FAILED)
     for worker in state.failed:
@@ -181,9 +204,15 @@ def decide(state: RunState, now: float) -> Decision:
     for node in state.nodes.values():
         if node.ended and node.ended.survivors:
             return Stop(f"not everything could be ended on {node.host}", errors.JOB_FAILED)
+        if node.ended and BURIED in node.ended.reason:
+            return _taken_down_before(node.host)
         if node.ended and not _went_well(node.ended):
             return Stop(f"torchrun on {node.host} {_end(node.ended)}", errors.JOB_FAILED)
     return _world(state) or _stranded(state, now) or _late(state, now)
+
+
+def _taken_down_before(host: str) -> Stop:
+    return Stop(f"taken down by somebody else before {host} had started", errors.CANCELLED)
 
 
 def _went_well(ended: NodeEnded) -> bool:
@@ -198,12 +227,13 @@ def _no_restart_left(worker: WorkerEnded, max_restarts: int) -> bool:
 
 def _world(state: RunState) -> Stop | None:
     assert state.plan is not None
+    planned = state.plan.world_size  # a sum over all nodes: not for each worker anew
     for rank, node in state.nodes.items():
         for worker in node.workers:
-            if worker.world_size != state.plan.world_size:
+            if worker.world_size != planned:
                 return Stop(
                     f"the workers of {node.host} are in a world of {worker.world_size}, "
-                    f"not of the planned {state.plan.world_size}",
+                    f"not of the planned {planned}",
                     errors.JOB_FAILED,
                 )
             if worker.group_rank != rank:
@@ -264,10 +294,13 @@ def summary(state: RunState, now: float, logs: str) -> Ended:
     exit_code = stop.exit_code if stop else errors.OK
     # What torchrun's restarts have made good is no failure of the run.
     failure = first_failure(state) if exit_code == errors.JOB_FAILED else None
+    # Whoever comes later is told how long it ran, not how late he is.
+    ends = [node.ended.time for node in state.nodes.values() if node.ended]
+    until = max(ends) if len(ends) == len(state.nodes) else now
     return Ended(
         run=state.plan.run,
         exit_code=exit_code,
-        seconds=now - state.plan.time,
+        seconds=max(0.0, until - state.plan.time),
         hosts=state.plan.hosts,
         why=stop.why if stop else "all workers ended well",
         failure=failure,
@@ -284,7 +317,11 @@ def first_failure(state: RunState) -> Failure | None:
     """
 
     def order(worker: WorkerEnded) -> tuple[bool, bool, float]:
-        ours = state.stop is not None and worker.time > state.stop.time and worker.signal in (15, 9)
+        # A node may be told by another one, before we hear of it and by clocks that do not agree to
+        # the millisecond: its own order of things is the true one.
+        told = state.nodes[worker.node].told if worker.node in state.nodes else float("inf")
+        since = min(state.stop.time if state.stop else float("inf"), told)
+        ours = worker.time >= since and worker.signal in (15, 9)
         tail = "\n".join((*_tail(state, worker.node, worker.rank), worker.error or ""))
         return ours, bool(CONSEQUENCE.search(tail)), worker.time
 
@@ -302,6 +339,10 @@ def first_failure(state: RunState) -> Failure | None:
     # What a restart made good is not what the run failed of.
     most = state.plan.max_restarts if state.plan else 0
     failed = [w for w in state.failed if _no_restart_left(w, most)] or state.failed
+    bad = [n.ended for n in state.nodes.values() if n.ended and not _went_well(n.ended)]
+    own = [ended for ended in bad if ended.reason != "stopped"]
+    # What we ended ourselves is no cause where there is another.
+    failed = [w for w in failed if not order(w)[0]] or ([] if own else failed)
     if failed:
         worker = min(failed, key=order)
         tail = _tail(state, worker.node, worker.rank)
@@ -315,11 +356,9 @@ def first_failure(state: RunState) -> Failure | None:
             message=worker.error or (_exception_line(tail) if on_stderr else ""),
             tail=tail,
         )
-    bad = [n.ended for n in state.nodes.values() if n.ended and not _went_well(n.ended)]
-    bad = [ended for ended in bad if ended.reason != "stopped"] or bad
     if not bad:
         return None
-    ended = min(bad, key=lambda e: e.time)
+    ended = min(own or bad, key=lambda e: e.time)
     tail = _tail(state, ended.node, None)
     message = ended.reason if ended.code is None and ended.signal is None else _exception_line(tail)
     return Failure(

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
+import pytest
+
 from orchestrator.emit import Emitter
 from orchestrator.events import Ended, Event, Logged, NodeEnded, Planned, Warned, WorkerEnded
 from orchestrator.masking import Mask, Secret
@@ -98,6 +102,17 @@ def test_without_secrets_events_pass_as_they_are():
     event = logged("s3c")
     told.emit(event)
     assert told.events[0] is event
+
+
+@pytest.mark.parametrize(("number", "unread"), [(errno.EPIPE, True), (errno.ENOSPC, False)])
+def test_a_reader_that_has_gone_is_no_full_disk(number: int, unread: bool):
+    def broken(*_: object) -> None:
+        raise OSError(number, "told no more")
+
+    emit = Emitter([broken])
+    assert not emit.unread
+    emit(logged("x"))
+    assert emit.unread == unread
 
 
 def test_a_keeper_that_breaks_is_dropped_and_the_run_goes_on():

@@ -14,18 +14,23 @@ from orchestrator.events import (
     Checked,
     Connected,
     Connecting,
+    Detached,
     Ended,
     Event,
     Failure,
+    GaveUp,
     HostFailed,
     Launched,
     LinkDown,
+    LinkUp,
+    Listening,
     Logged,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
     StopAsked,
+    Stopping,
     Verdict,
     Warned,
     Worker,
@@ -80,11 +85,12 @@ GOLDEN = [
             addresses=("10.0.0.1", "10.0.0.2"),
             max_restarts=1,
             time=100.5,
+            folders=("/r/0", "/r/1"),
         ),
         (
             '{"event":"Planned","run":"brave-otter","hosts":["a","b"],"workers":[2,1],"what":"t.py",'
             '"endpoint":"10.0.0.1:41000","addresses":["10.0.0.1","10.0.0.2"],"max_restarts":1,'
-            '"time":100.5}'
+            '"time":100.5,"folders":["/r/0","/r/1"]}'
         ),
     ),
     (
@@ -166,8 +172,28 @@ GOLDEN = [
         ),
     ),
     (
+        Listening(node=0, host="a", address="10.0.0.1", port=41001, time=1.5),
+        '{"event":"Listening","node":0,"host":"a","address":"10.0.0.1","port":41001,"time":1.5}',
+    ),
+    (
         LinkDown(host="a", node=0, message="gone", time=1.5),
         '{"event":"LinkDown","host":"a","node":0,"message":"gone","time":1.5}',
+    ),
+    (LinkUp(host="a", node=0, time=1.5), '{"event":"LinkUp","host":"a","node":0,"time":1.5}'),
+    (
+        GaveUp(host="a", node=0, message="gone", time=1.5),
+        '{"event":"GaveUp","host":"a","node":0,"message":"gone","time":1.5}',
+    ),
+    (
+        Stopping(node=0, host="a", why="taken down", exit_code=103, grace=10.0, time=1.5),
+        (
+            '{"event":"Stopping","node":0,"host":"a","why":"taken down","exit_code":103,'
+            '"grace":10.0,"time":1.5}'
+        ),
+    ),
+    (
+        Detached(run="brave-otter", hosts=("a", "b"), time=1.5),
+        '{"event":"Detached","run":"brave-otter","hosts":["a","b"],"time":1.5}',
     ),
     (
         StopAsked(why="interrupted", exit_code=130, grace=10.0, time=1.5),
@@ -269,3 +295,10 @@ def test_any_event_is_one_line_and_read_back(event):
     assert "\n" not in line
     assert line.isascii()
     assert parse(line) == event
+
+
+def test_a_plan_of_an_earlier_version_has_no_folders():
+    event = next(event for event, _ in GOLDEN if isinstance(event, Planned))
+    before = json.loads(encode(event))
+    del before["folders"]
+    assert parse(json.dumps(before)) == dataclasses.replace(event, folders=())

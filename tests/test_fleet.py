@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator import fleet as fleet_module
+from orchestrator.connection import Joined
 from orchestrator.errors import DdpOrchError, HostError, LinkLost, RequestFailed
-from orchestrator.fleet import QUEUE, Arrived, Finished, Fleet, Joined, Lost
+from orchestrator.fleet import QUEUE, Arrived, Finished, Fleet, Lost, Rejoined, StillAway
 from orchestrator.link import Call, Link
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orchestrator.host.protocol import Host, Request
+    from orchestrator.host.protocol import Request
 
 SOON = 5.0
 
@@ -32,6 +33,7 @@ class FakeHost:
         self.opening: Callable[[], None] = lambda: None
         self.answer: Callable[[Call, dict[str, Any], bytes], None] = lambda *_: None
         self.closed = 0
+        self.silent = 0.0
         self.aborted = threading.Event()
         self.pulsed = threading.Event()
         self._link = Link(name, lambda _: None)
@@ -58,6 +60,9 @@ class FakeHost:
     def pulse(self, patience: float) -> None:
         self.pulsed.set()
 
+    def silence(self) -> float:
+        return self.silent
+
     def our_time(self, theirs: float) -> float:
         return theirs
 
@@ -65,20 +70,36 @@ class FakeHost:
         self.closed += 1
 
 
-@pytest.fixture
-def hosts() -> dict[str, FakeHost]:
-    return {}
+class Making:
+    """Makes hosts by name, keeps the newest of each; `then` may change one before it is used."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, FakeHost] = {}
+        self.made: list[FakeHost] = []
+        self.then: Callable[[FakeHost], None] = lambda _: None
+
+    def __call__(self, name: str, on_lost: Callable[[str, DdpOrchError], None]) -> FakeHost:
+        host = self.hosts[name] = FakeHost(name, on_lost)
+        self.made.append(host)
+        self.then(host)
+        return host
 
 
 @pytest.fixture
-def fleet(hosts):
-    def make(on_lost: Callable[[str, DdpOrchError], None]) -> Sequence[Host]:
-        hosts.update({name: FakeHost(name, on_lost) for name in ("c", "a", "b")})
-        return list(hosts.values())
+def making() -> Making:
+    return Making()
 
-    made = Fleet(make)
+
+@pytest.fixture
+def fleet(making):
+    made = Fleet(making, ("c", "a", "b"))
     yield made
     made.close()
+
+
+@pytest.fixture
+def hosts(making, fleet) -> dict[str, FakeHost]:
+    return making.hosts
 
 
 def told(fleet: Fleet):
@@ -140,29 +161,25 @@ def test_one_that_is_overdue_is_given_up(fleet, hosts):
 def test_who_has_joined_is_kept_alive_while_a_person_types(monkeypatch):
     """The thread that connects asks for a passphrase; an agent that hears nothing ends."""
     monkeypatch.setattr(fleet_module, "BEAT", 0.02)
-    hosts: dict[str, FakeHost] = {}
     asked, typed = threading.Event(), threading.Event()
-
-    def make(on_lost: Callable[[str, DdpOrchError], None]) -> Sequence[Host]:
-        hosts.update({name: FakeHost(name, on_lost) for name in ("open", "locked")})
-        hosts["open"].opening = asked.wait
-        hosts["locked"].opening = typed.wait
-        return list(hosts.values())
+    making = Making()
+    fleet = Fleet(making, ("open", "locked"), meanwhile=lambda: person())
+    making.hosts["open"].opening = asked.wait
+    making.hosts["locked"].opening = typed.wait
 
     def person() -> None:
         if not asked.is_set():
             asked.set()
-            kept_alive.append(hosts["open"].pulsed.wait(SOON))
+            kept_alive.append(making.hosts["open"].pulsed.wait(SOON))
             typed.set()
 
     kept_alive: list[bool] = []
-    fleet = Fleet(make, meanwhile=person)
     try:
         fleet.connect(lambda _: [])
+        assert fleet.joined == {"open", "locked"}
     finally:
         fleet.close()
     assert kept_alive == [True]
-    assert fleet.joined == {"open", "locked"}
 
 
 def test_even_a_bug_of_ours_does_not_hide_the_other_hosts(fleet, hosts):
@@ -178,9 +195,9 @@ def test_even_a_bug_of_ours_does_not_hide_the_other_hosts(fleet, hosts):
 def test_who_connects_does_something_meanwhile():
     """Hosts may wait for what only the main thread can do, such as ask a person."""
     done = threading.Event()
-    host = FakeHost("a", lambda *_: None)
-    host.opening = lambda: assert_soon(done)
-    waiting = Fleet(lambda _: [host], meanwhile=done.set)
+    making = Making()
+    waiting = Fleet(making, "a", meanwhile=done.set)
+    making.hosts["a"].opening = lambda: assert_soon(done)
     assert isinstance(waiting.connect(lambda _: [])["a"], Joined)
     waiting.close()
 
@@ -244,9 +261,17 @@ def test_a_stream_that_fails(fleet, hosts):
 
 
 def test_a_lost_host_is_told_of(fleet, hosts):
-    error = LinkLost("gone", check="ssh.reach", host="b")
+    fleet.connect(lambda _: [])
+    error = gone("b")
     hosts["b"].lose("b", error)
+    hosts["b"].lose("b", gone("b"))
     assert told(fleet) == Lost("b", error)
+    assert fleet.next(0) is None, "once"
+    assert fleet.joined == {"a", "c"}
+
+
+def gone(name: str) -> LinkLost:
+    return LinkLost("gone", check="ssh.reach", host=name)
 
 
 # --- closing ------------------------------------------------------------------------------------
@@ -255,7 +280,7 @@ def test_a_lost_host_is_told_of(fleet, hosts):
 def test_closing_closes_every_host_and_may_be_done_again(fleet, hosts):
     fleet.close()
     fleet.close()
-    assert {host.closed for host in hosts.values()} == {2}
+    assert {host.closed for host in hosts.values()} == {1}
 
 
 def test_a_full_queue_holds_writers_back_and_loses_nothing(fleet, hosts):
@@ -291,13 +316,205 @@ def test_a_full_queue_does_not_hold_the_closing_back(fleet, hosts):
     assert not writer.is_alive()
 
 
-def test_what_the_hosts_share_is_closed_after_them(hosts):
+def test_what_the_hosts_share_is_closed_after_them(making):
     seen: list[list[int]] = []
-
-    def make(on_lost: Callable[[str, DdpOrchError], None]) -> Sequence[Host]:
-        hosts.update({name: FakeHost(name, on_lost) for name in ("a", "b")})
-        return list(hosts.values())
-
-    made = Fleet(make, close_last=lambda: seen.append([h.closed for h in hosts.values()]))
-    made.close()
+    close_last = lambda: seen.append([h.closed for h in making.made])  # noqa: E731
+    Fleet(making, "ab", close_last=close_last).close()
     assert seen == [[1, 1]]
+
+
+# --- reconnecting -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def connected(fleet) -> Fleet:
+    fleet.connect(lambda _: [])
+    return fleet
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def refuse(host: FakeHost) -> None:
+    def fails() -> None:
+        raise HostError("refused", check="ssh.reach", host=host.name)
+
+    host.opening = fails
+
+
+def test_a_lost_host_comes_back_with_a_new_connection(connected, making):
+    first = making.hosts["a"]
+    first.lose("a", gone("a"))
+    assert isinstance(told(connected), Lost)
+    connected.reconnect("a")
+    assert told(connected) == Rejoined("a")
+    second = making.hosts["a"]
+    assert connected.hosts["a"] is second
+    assert second is not first
+    assert connected.joined == {"a", "b", "c"}
+    until(lambda: first.closed)
+    assert not second.closed
+    second.answer = lambda call, *_: call.future.set_result("here")
+    assert connected.ask("x.y", {"a": {}}, SOON) == {"a": "here"}
+    connected.stream("a", "x.y", {})
+    assert told(connected) == Finished("a", "here", None)
+    second.lose("a", gone("a"))
+    assert isinstance(told(connected), Lost), "and that one may be lost, too"
+
+
+def test_one_that_cannot_be_reached_is_still_away_and_may_be_tried_again(connected, making):
+    first = making.hosts["a"]
+    first.lose("a", gone("a"))
+    told(connected)
+    making.then = refuse
+    for _ in range(3):
+        connected.reconnect("a")
+        item = told(connected)
+        assert isinstance(item, StillAway)
+        assert str(item.error) == "a: refused"
+        assert connected.hosts["a"] is first
+    assert connected.joined == {"b", "c"}
+    assert connected.next(0) is None
+    making.then = lambda _: None
+    connected.reconnect("a")
+    assert told(connected) == Rejoined("a")
+    until(lambda: [host.closed for host in making.made if host.name == "a"] == [1, 1, 1, 1, 0])
+
+
+def test_one_that_never_joined_may_yet(fleet, making):
+    refuse(making.hosts["b"])
+    fleet.connect(lambda _: [])
+    making.hosts["b"].lose("b", gone("b"))  # as a link says whose agent did not come up
+    assert fleet.next(0) is None
+    fleet.reconnect("b")
+    assert told(fleet) == Rejoined("b")
+
+
+def test_while_a_reconnect_is_under_way_another_one_does_nothing(connected, making):
+    go_on = threading.Event()
+    making.then = lambda host: setattr(host, "opening", go_on.wait)
+    for _ in range(3):
+        connected.reconnect("a")
+    go_on.set()
+    until(lambda: not connected._queue.empty())
+    connected.reconnect("a")  # how it went has yet to be heard
+    assert told(connected) == Rejoined("a")
+    assert connected.next(0.1) is None
+    assert len(making.made) == 4
+
+
+def test_a_reconnect_that_is_overdue_is_given_up(connected, making):
+    def never(host: FakeHost) -> None:
+        def opening() -> None:
+            host.overdue = time.monotonic() - 1
+            assert host.aborted.wait(SOON)
+            raise OSError("the socket was closed")
+
+        host.opening = opening
+
+    making.then = never
+    connected.reconnect("a")
+    item = told(connected)
+    assert isinstance(item, StillAway)
+    assert item.error.message == "no answer while dreaming"
+
+
+def test_old_news_are_not_taken_for_the_new_connections(connected, making):
+    first, go_on = making.hosts["a"], threading.Event()
+    streaming, waiting = (connected.stream("a", "follow.follow", {}) for _ in range(2))
+    making.then = lambda host: setattr(host, "opening", go_on.wait)
+    connected.reconnect("a")
+    streaming.on_event({"n": 1}, b"")
+    assert told(connected) == Arrived("a", {"n": 1}, b""), "it has not come back yet"
+    go_on.set()
+    until(lambda: not connected._queue.empty())
+    for _ in range(QUEUE + 10):  # more than there is room for, were it not given back
+        if connected._room._value:
+            streaming.on_event({"n": 2}, b"")
+    streaming.future.set_result("done")
+    assert told(connected) == Rejoined("a")
+    waiting.future.set_exception(gone("a"))
+    first.lose("a", gone("a"))
+    streaming.on_event({"n": 3}, b"")
+    assert connected.next(0) is None
+    assert connected._room._value == QUEUE
+    connected.stream("a", "x.y", {}).future.set_result("new")
+    assert told(connected) == Finished("a", "new", None)
+
+
+def test_a_writer_that_waits_for_room_is_freed_when_its_connection_is_replaced(connected):
+    streaming = connected.stream("a", "follow.follow", {})
+    connected.reconnect("a")
+    until(lambda: not connected._queue.empty())
+    for _ in range(QUEUE):
+        streaming.on_event({}, b"")
+    writer = threading.Thread(target=streaming.on_event, args=({}, b""), daemon=True)
+    writer.start()
+    assert told(connected) == Rejoined("a")
+    writer.join(SOON)
+    assert not writer.is_alive()
+
+
+def test_one_that_is_lost_as_soon_as_it_is_back_is_lost_after_it_is_back(connected, making):
+    def brief(host: FakeHost) -> None:
+        host.opening = lambda: host.lose("a", gone("a"))
+
+    making.then = brief
+    connected.reconnect("a")
+    assert told(connected) == Rejoined("a")
+    assert isinstance(told(connected), Lost)
+    assert connected.next(0.05) is None
+
+
+def test_who_reconnects_is_kept_alive_from_when_it_is_back_and_a_lost_one_is_not(
+    monkeypatch, making
+):
+    monkeypatch.setattr(fleet_module, "BEAT", 0.02)
+    fleet, go_on = Fleet(making, "ab"), threading.Event()
+    try:
+        fleet.connect(lambda _: [])
+        first, other = making.hosts["a"], making.hosts["b"]
+        first.lose("a", gone("a"))
+        assert isinstance(told(fleet), Lost)
+        making.then = lambda host: setattr(host, "opening", go_on.wait)
+        fleet.reconnect("a")
+        new = making.hosts["a"]
+        first.pulsed.clear()
+        for _ in range(3):
+            other.pulsed.clear()
+            assert other.pulsed.wait(SOON)
+        assert not first.pulsed.is_set()
+        assert not new.pulsed.is_set()
+        go_on.set()
+        assert new.pulsed.wait(SOON), "though nobody has asked what there is to tell"
+        assert told(fleet) == Rejoined("a")
+        new.pulsed.clear()
+        assert new.pulsed.wait(SOON)
+    finally:
+        fleet.close()
+
+
+def test_closing_while_hosts_reconnect_leaves_nothing(connected, making):
+    go_on = threading.Event()
+
+    def slow(host: FakeHost) -> None:
+        def close() -> None:
+            host.closed += 1
+            go_on.set()
+
+        host.opening, host.close = go_on.wait, close
+
+    making.then = slow
+    connected.reconnect("a")
+    connected.reconnect("b")
+    connected.close()
+    assert [host.closed for host in making.made] == [1] * 5
+    making.hosts["c"].lose("c", gone("c"))
+    connected.reconnect("c")
+    assert connected.next(0.1) is None
+    assert len(making.made) == 5
+    until(lambda: not [t for t in threading.enumerate() if t.name.startswith("reconnect ")])

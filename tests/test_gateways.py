@@ -35,7 +35,7 @@ class Waiting:
     def hold(self, closable) -> None: ...
 
 
-def connection(opened: list[object]):
+def connection(opened: list[object], answers=lambda seconds: True):
     """Make what a gateway's connection is, as far as hosts behind it use it."""
 
     def open_channel(kind, there, here, timeout):
@@ -43,7 +43,9 @@ def connection(opened: list[object]):
         return f"channel to {there[0]}"
 
     return SimpleNamespace(
-        transport=SimpleNamespace(open_channel=open_channel), is_connected=True, close=lambda: None
+        transport=SimpleNamespace(open_channel=open_channel, answers=answers),
+        is_connected=True,
+        close=lambda: None,
     )
 
 
@@ -86,6 +88,54 @@ def test_a_failure_is_each_one_s_own_and_is_remembered_for_a_while(monkeypatch):
     monkeypatch.setattr(gateways, "REMEMBERED", 0.0)
     failure(10)
     assert len(dialled) == 2
+
+
+def test_who_reconnects_is_told_of_an_old_failure_for_a_moment_only(monkeypatch):
+    every, dialled = Gateways(), []
+
+    def connect(gateway, watch):
+        dialled.append(gateway)
+        raise HostError("no network", check="ssh.reach")
+
+    def fails(*, again: bool) -> None:
+        with pytest.raises(HostError, match="no network"):
+            every.through(INNER, connect, Waiting(), again=again)
+
+    fails(again=False)
+    fails(again=True)
+    assert len(dialled) == 1, "all that reconnect at this moment share it"
+    monkeypatch.setattr(gateways, "RECALLED", 0.0)
+    fails(again=False)
+    assert len(dialled) == 1
+    fails(again=True)
+    assert len(dialled) == 2
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_of_many_that_reconnect_one_asks_whether_the_gateway_is_there(answers):
+    """Where it is silent it is dialled anew, once for all, and the old connection is closed."""
+    every, dialled, asked, opened = Gateways(), [], [], []
+    closed = {1: threading.Event(), 2: threading.Event()}
+
+    def old_answers(seconds: float) -> bool:
+        asked.append(seconds)
+        time.sleep(0.2)
+        return answers
+
+    def connect(gateway, watch):
+        dialled.append(gateway)
+        watch.hold(SimpleNamespace(close=closed[len(dialled)].set))
+        return connection(opened, old_answers if len(dialled) == 1 else lambda _: True)
+
+    every.through(INNER, connect, Waiting())
+    with ThreadPoolExecutor(16) as pool:
+        again = lambda _: every.through(INNER, connect, Waiting(), again=True)  # noqa: E731
+        assert list(pool.map(again, range(16))) == ["channel to 192.0.2.2"] * 16
+    assert len(asked) == 1
+    assert len(dialled) == (1 if answers else 2)
+    assert closed[1].wait(0.1 if answers else 10) is not answers
+    every.close()
+    assert closed[len(dialled)].is_set()
 
 
 def test_who_asked_first_may_be_given_up_and_the_others_go_on():

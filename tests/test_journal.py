@@ -13,12 +13,15 @@ from orchestrator.events import (
     Launched,
     Logged,
     NodeEnded,
+    SetupBegan,
+    SetupEnded,
+    Stopping,
     Warned,
     Worker,
     WorkerEnded,
     WorkersUp,
 )
-from orchestrator.journal import JOURNAL, NodeFiles
+from orchestrator.journal import JOURNAL, NodeFiles, why_untold
 
 WORKER = {"pid": 77, "rank": 2, "local_rank": 0, "group_rank": 1, "world_size": 4, "restart": 1}
 LINES = {
@@ -31,6 +34,14 @@ LINES = {
         "code": None,
         "signal": 9,
         "error": {"message": "ValueError: x", "traceback": "Traceback"},
+    },
+    "stopping": {
+        "event": "stopping",
+        "time": 105.0,
+        "grace": 10,
+        "why": "taken down",
+        "exit_code": 103,
+        "by": "alice@laptop",
     },
     "ended": {
         "event": "ended",
@@ -64,6 +75,7 @@ EVENTS = {
         traceback="Traceback",
         time=100.0,
     ),
+    "stopping": Stopping(node=1, host="b", why="taken down", exit_code=103, grace=10.0, time=100.0),
     "ended": NodeEnded(
         node=1,
         host="b",
@@ -76,8 +88,8 @@ EVENTS = {
 }
 
 
-def files() -> NodeFiles:
-    return NodeFiles(1, "b", lambda theirs: theirs - 5.0)
+def files(cursors: dict[str, int] | None = None) -> NodeFiles:
+    return NodeFiles(1, "b", lambda theirs: theirs - 5.0, None, cursors)
 
 
 def line(entry: object) -> bytes:
@@ -85,12 +97,21 @@ def line(entry: object) -> bytes:
 
 
 def told(*entries: object, by: NodeFiles | None = None) -> list:
-    return (by or files()).feed(JOURNAL, 0, b"".join(map(line, entries)))
+    node = by or files()
+    return node.feed(JOURNAL, node.cursors.get(JOURNAL, 0), b"".join(map(line, entries)))
 
 
 @pytest.mark.parametrize("kind", LINES)
 def test_each_line_is_an_event(kind):
     assert told(LINES[kind]) == [EVENTS[kind]]
+
+
+def test_of_a_setup_command_its_end_is_told_and_who_wanted_that():
+    began = SetupBegan(node=1, host="b", number=1, of=2, command="x", time=0.0)
+    node = NodeFiles(1, "b", lambda theirs: theirs - 5.0, began)
+    stopping, end = told(LINES["started"], LINES["stopping"], LINES["ended"], by=node)
+    assert stopping == EVENTS["stopping"], "or it would have failed by itself"
+    assert isinstance(end, SetupEnded)
 
 
 def test_keys_of_a_later_supervisor_are_passed_over():
@@ -143,6 +164,8 @@ NONSENSE = [
     line(LINES["worker"] | {"error": 7}),
     line(LINES["ended"] | {"survivors": None}),
     line(LINES["ended"] | {"signal": 1.5}),
+    line(LINES["stopping"] | {"grace": "long"}),
+    line(LINES["stopping"] | {"exit_code": None}),
 ]
 
 
@@ -153,7 +176,7 @@ def test_a_line_that_makes_no_sense_is_passed_over_and_told_once(nonsense):
     assert isinstance(warning, Warned)
     assert warning.message.startswith("b: ")
     assert len(warning.message) < 200
-    assert node.feed(JOURNAL, 0, nonsense) == []
+    assert node.feed(JOURNAL, len(nonsense), nonsense) == []
     assert told(LINES["ended"], by=node) == [EVENTS["ended"]]
 
 
@@ -192,7 +215,7 @@ def test_no_bytes_upset_it(data):
     ],
 )
 def test_logs(name, rank, turn, stream):
-    assert files().feed(name, 40, b"\xffx") == [
+    assert files({name: 40}).feed(name, 40, b"\xffx") == [
         Logged(node=1, host="b", rank=rank, stream=stream, round=turn, offset=40, data=b"\xffx")
     ]
 
@@ -226,3 +249,67 @@ def test_logs(name, rank, turn, stream):
 )
 def test_other_names_are_nobodys(name):
     assert files().feed(name, 0, line(LINES["ended"])) == []
+
+
+# --- once more, after a lost connection ---------------------------------------------------------
+
+OUT = "worker-logs/0/r2.out"
+
+
+def logged(node: NodeFiles, name: str, offset: int, data: bytes) -> list[tuple[int, bytes]]:
+    return [(event.offset, event.data) for event in node.feed(name, offset, data)]
+
+
+@pytest.mark.parametrize(
+    ("offset", "data", "news"),
+    [
+        (4, b"efgh", [(4, b"efgh")]),
+        (0, b"abcdefgh", [(4, b"efgh")]),
+        (2, b"cdef", [(4, b"ef")]),
+        (0, b"abcd", []),
+        (0, b"ab", []),
+    ],
+)
+def test_what_comes_twice_is_taken_once(offset, data, news):
+    node = files({OUT: 4})
+    assert logged(node, OUT, offset, data) == news
+    assert node.cursors == {OUT: 4 + sum(len(data) for _, data in news)}
+
+
+def test_what_is_missing_is_told_once_and_nothing_is_put_in_its_place():
+    node = files({OUT: 4})
+    (warning,) = node.feed(OUT, 9, b"jk")
+    assert warning == Warned(message=f"b: 5 bytes of {OUT} are missing")
+    assert node.feed(OUT, 11, b"l") == []
+    assert node.cursors == {OUT: 4}
+    assert logged(node, OUT, 4, b"efghi") == [(4, b"efghi")]
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), max_size=8))
+def test_a_journal_that_is_sent_again_and_again_is_read_once(pieces):
+    data = b"".join(map(line, LINES.values()))
+    node, got = files(), []
+    for start, size in [*pieces, (0, len(data))]:
+        offset = min(start, node.cursors.get(JOURNAL, 0))
+        got += node.feed(JOURNAL, offset, data[offset : offset + size])
+    assert got == list(EVENTS.values())
+
+
+def test_each_node_has_cursors_of_its_own():
+    known = {OUT: 4}
+    files(known).feed(OUT, 4, b"x")
+    assert known == {OUT: 4}
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        ({"state": "lost"}, "its supervisor was killed, and how it ended is not known"),
+        ({"state": "rebooted"}, "the host was restarted"),
+        ({"state": "ended"}, "its last word could not be written"),
+        ({}, "its last word could not be written"),
+        (None, "its last word could not be written"),
+    ],
+)
+def test_an_end_that_is_not_told_has_a_reason(answer, why):
+    assert why_untold(answer) == why

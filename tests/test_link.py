@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator import link as link_module
 from orchestrator.boot import failure
 from orchestrator.errors import AgentFailed, DdpOrchError, LinkLost, RequestFailed
 from orchestrator.link import Link
@@ -485,3 +486,29 @@ def test_a_host_that_takes_no_more_bytes_holds_up_nobody():
     link.close(timeout=0.1)
     with pytest.raises(DdpOrchError):
         call.result(5.0)
+
+
+def test_while_we_were_stopped_we_heard_nothing_and_that_is_no_silence(odd, monkeypatch):
+    """After SIGCONT, or a sleep of the machine, what was said waits to be read."""
+    link, _, _ = odd
+    now = [time.monotonic()]
+    monkeypatch.setattr(link_module.time, "monotonic", lambda: now[0])
+    link.silence()
+    now[0] += 60.0
+    assert link.silence() == 0.0
+    silent = []
+    for _ in range(7):
+        now[0] += 5.0
+        silent.append(link.silence())
+    assert silent == pytest.approx([5, 10, 15, 20, 25, 30, 35]), "from then on it counts"
+
+
+def test_who_hangs_up_when_it_hears_of_the_loss_is_told_of_it_all_the_same(odd):
+    link, far, lost = odd
+    far.sendall(frames.MARKER)
+    link.wait_for_hello(SOON)
+    call = link.prepare("x.y")
+    call.future.add_done_callback(lambda _: link.close(0.1))
+    far.close()
+    assert isinstance(lost.get(timeout=SOON), LinkLost)
+    assert call.future.done(), "first the requests end, then the loss is told"

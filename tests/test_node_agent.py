@@ -21,7 +21,8 @@ import pytest
 
 from orchestrator import boot
 from orchestrator.link import Link
-from orchestrator.node import frames, processes
+from orchestrator.node import frames, processes, record, stopping
+from orchestrator.setups import supervisor
 from tests.test_node_processes import bearers, cookie, until
 
 __all__ = ["cookie"]
@@ -125,6 +126,9 @@ def boot_agent(tmp_path):
         return agents[-1]
 
     yield start
+    # A run outlives its agent; also that of a test that failed while it was being started.
+    for told in tmp_path.glob("**/runs/*/*/run.json"):
+        stopping.stop(None, str(told.parent), 0.0)
     for agent in agents:
         agent.process.kill()
         agent.process.wait()
@@ -163,8 +167,9 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     assert facts["interpreter"]["version"].startswith(version + ".")
     assert ["lo", "127.0.0.1"] in facts["addresses"]
 
-    agent.load("files", "runs", "follow", "probe", "command")
-    agent.ask(2, "files.prepare", run="brave-otter", node=0, state_dir="~/.ddp-orch")
+    agent.load(*boot.in_order(["follow", "stopping", "probe", "command"]))
+    where = {"run": "brave-otter", "node": 0, "state_dir": "~/.ddp-orch"}
+    agent.ask(2, "runs.prepare", told={}, **where)
     folder = agent.answer(2)["done"]
     agent.ask(3, "probe.listen", port=0, token=cookie)
     port = agent.answer(3)["done"]["port"]
@@ -177,7 +182,7 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     agent.ask(
         5,
         "runs.start",
-        body=boot.program(boot.in_order(["supervisor"]), "").encode(),
+        body=supervisor(),
         folder=folder,
         argv=["/bin/sh", "-c", worker],
         env={"defaults": {}, "fixed": {}, "prepended": {}},
@@ -185,13 +190,15 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
         cookie=cookie,
         grace=20.0,
     )
-    assert "done" in agent.answer(5)
+    assert agent.answer(5)["done"] is True
     agent.ask(6, "follow.follow", folder=folder, cursors={})
     files = {}
     while True:
         head, body = agent.next()
         if "event" not in head:
             break
+        if "file" not in head["event"]:
+            continue
         name = head["event"]["file"]
         files[name] = files.get(name, b"") + body
         if b'"workers"' in body:
@@ -203,6 +210,10 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     assert events[-1] == "ended"
     assert (journal[-1]["code"], journal[-1]["reason"]) == (0, "exited")
     assert files["torchrun.out"] == b"worked\n"
+    assert head["done"]["state"] == "ended"
+    agent.ask(7, "stopping.stop", folder=folder, grace=0.0)
+    told = agent.answer(7)["done"]
+    assert (told["state"], told["survivors"], told["verified"]) == ("ended", [], True)
     assert agent.close() == frames.EXIT_NO_INPUT
     assert agent.errors.read_text() == ""
 
@@ -231,18 +242,18 @@ def test_noise_before_the_marker_is_told_apart(boot_agent):
 
 
 def test_what_does_not_work_is_answered_and_the_agent_lives(boot_agent):
-    agent = boot_agent(modules=["files"])
+    agent = boot_agent(modules=["runs"])
     agent.ask(1, "nothing.here")
     assert agent.answer(1)["kind"] == "KeyError"
     agent.ask(2, "files.no_such_function")
     assert agent.answer(2)["kind"] == "AttributeError"
-    agent.ask(3, "files.prepare", wrong="argument")
+    agent.ask(3, "files.put", wrong="argument")
     assert agent.answer(3)["kind"] == "TypeError"
     agent.ask(4, "files.put", folder="/no/such/folder", path="../x")
     failed = agent.answer(4)
     assert "leads out of the run's folder" in failed["failed"]
     assert failed["where"].startswith("<ddp_orch_node.files>:")
-    agent.ask(6, "files.prepare", run="r", node=0, state_dir="/no/such/folder")
+    agent.ask(6, "runs.prepare", run="r", node=0, state_dir="/no/such/folder", told={})
     assert agent.answer(6)["failed"] == "/no/such/folder: No such file or directory"
     agent.send({"op": "load", "name": "broken"}, b"this is no Python")
     agent.ask(5, "broken.run")
@@ -337,14 +348,15 @@ def test_a_reader_that_is_held_up_does_not_deafen_the_agent(boot_agent):
     assert not writer.is_alive()
 
 
-def test_the_run_ends_with_the_agent_even_when_that_is_killed(boot_agent, cookie, tmp_path):
-    agent = boot_agent(modules=["files", "runs"])
-    agent.ask(1, "files.prepare", run="brave-otter", node=0, state_dir="~/.ddp-orch")
+def test_the_run_outlives_the_agent_even_when_that_is_killed(boot_agent, cookie):
+    agent = boot_agent(modules=["runs"])
+    where = {"run": "brave-otter", "node": 0, "state_dir": "~/.ddp-orch"}
+    agent.ask(1, "runs.prepare", told={}, **where)
     folder = agent.answer(1)["done"]
     agent.ask(
         2,
         "runs.start",
-        body=boot.program(boot.in_order(["supervisor"]), "").encode(),
+        body=supervisor(),
         folder=folder,
         argv=["sleep", "60"],
         env={"defaults": {}, "fixed": {}, "prepended": {}},
@@ -352,9 +364,11 @@ def test_the_run_ends_with_the_agent_even_when_that_is_killed(boot_agent, cookie
         cookie=cookie,
         grace=20.0,
     )
-    supervisor = agent.answer(2)["done"]["supervisor"]
-    until(lambda: bearers(cookie))
+    assert agent.answer(2)["done"] is True
     agent.process.kill()
-    until(lambda: gone(supervisor))
-    assert bearers(cookie) == []
-    assert json.loads(Path(folder, "exit.json").read_text())["reason"] == "stopped"
+    agent.process.wait()
+    (job,) = until(lambda: bearers(cookie))
+    assert record.state_of(folder) == "running"
+    assert not gone(job)
+    assert stopping.stop(None, folder, 0.0)["verified"]
+    assert gone(job)

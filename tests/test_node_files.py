@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.node import files
+from orchestrator.node import files, record, runs
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +31,45 @@ def mode(path):
     return stat.S_IMODE(os.lstat(path).st_mode)
 
 
+def prepare(run, node, state_dir):
+    told = {"host": "gpu1", "owner": "alice@laptop", "plan": {"event": "Planned"}}
+    return runs.prepare(None, run, node, state_dir, told)
+
+
 def body(data):
     return SimpleNamespace(body=data)
 
 
 def test_all_folders_are_private_and_files_too_whatever_the_umask(home, open_umask):
-    folder = files.prepare(None, "brave-otter", 3, "~/.ddp-orch")
+    folder = prepare("brave-otter", 3, "~/.ddp-orch")
     assert folder == str(home / ".ddp-orch/runs/brave-otter/3")
     files.put(body(b"print()"), folder, "code/train.py")
     made = [".ddp-orch", ".ddp-orch/runs", ".ddp-orch/runs/brave-otter"]
     for path in [*(home / name for name in made), folder, f"{folder}/worker-logs"]:
         assert mode(path) == 0o700, path
     assert mode(f"{folder}/code/train.py") == 0o600
+    assert mode(f"{folder}/run.json") == 0o600
     # The workers inherit the umask: their checkpoints are to be as the user has them elsewhere.
     assert os.umask(0) == 0
 
 
 def test_a_folder_that_is_there_already_is_another_run():
-    files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
-    files.prepare(None, "brave-otter", 1, "~/.ddp-orch")
+    prepare("brave-otter", 0, "~/.ddp-orch")
+    prepare("brave-otter", 1, "~/.ddp-orch")
     with pytest.raises(FileExistsError, match="choose another --name"):
-        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+        prepare("brave-otter", 0, "~/.ddp-orch")
+
+
+def test_whose_it_is_is_written_down_before_anything_is_started():
+    folder = prepare("brave-otter", 3, "~/.ddp-orch")
+    known = record.read(folder, record.RUN)
+    assert abs(known.pop("time") - time.time()) < 60
+    assert known == {
+        "version": 1, "run": "brave-otter", "node": 3, "host": "gpu1", "owner": "alice@laptop",
+        "plan": {"event": "Planned"}, **record.here(),
+        "supervisor": None, "guard": None, "root": None,
+    }  # fmt: skip
+    assert record.state_of(folder) == "starting"
 
 
 @pytest.mark.parametrize("place", [".ddp-orch", ".ddp-orch/runs", ".ddp-orch/runs/brave-otter"])
@@ -60,7 +79,7 @@ def test_a_symlink_in_place_of_a_folder_is_refused(home, place):
     (home / place).parent.mkdir(parents=True, exist_ok=True)
     (home / place).symlink_to(elsewhere)
     with pytest.raises(PermissionError, match="is a link or a file"):
-        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+        prepare("brave-otter", 0, "~/.ddp-orch")
     assert list(elsewhere.rglob("0")) == []
 
 
@@ -69,7 +88,7 @@ def test_a_folder_that_others_may_write_is_refused(home, bits):
     (home / ".ddp-orch").mkdir()
     (home / ".ddp-orch").chmod(0o700 | bits)
     with pytest.raises(PermissionError, match="may be written to by others"):
-        files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+        prepare("brave-otter", 0, "~/.ddp-orch")
 
 
 def try_out(state_dir="~/.ddp-orch"):
@@ -80,7 +99,7 @@ def test_trying_leaves_nothing(home):
     assert try_out()["problem"] is None
     assert try_out()["free"] > 0
     assert list(home.iterdir()) == []
-    files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    prepare("brave-otter", 0, "~/.ddp-orch")
     assert try_out()["problem"] is None
     assert [path.name for path in (home / ".ddp-orch").iterdir()] == ["runs"]
 
@@ -88,7 +107,7 @@ def test_trying_leaves_nothing(home):
 def test_trying_finds_what_preparing_would(home, monkeypatch):
     assert try_out(f"{home}/no/such")["problem"] == f"there is no folder {home}/no to make it in"
     with pytest.raises(FileNotFoundError):
-        files.prepare(None, "brave-otter", 0, f"{home}/no/such")
+        prepare("brave-otter", 0, f"{home}/no/such")
     (home / "open").mkdir()
     (home / "open").chmod(0o777)
     assert try_out("~/open")["problem"].endswith("/open may be written to by others: chmod go-w")
@@ -126,7 +145,7 @@ def test_a_node_is_a_number():
 
 @pytest.mark.parametrize("path", ["../x", "code/../../x", "/tmp/ddp-orch-x", ".."])
 def test_what_leads_out_of_the_folder_is_refused(home, path):
-    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    folder = prepare("brave-otter", 0, "~/.ddp-orch")
     with pytest.raises(ValueError, match="leads out"):
         files.put(body(b"x"), folder, path)
     assert not Path("/tmp/ddp-orch-x").exists()
@@ -134,7 +153,7 @@ def test_what_leads_out_of_the_folder_is_refused(home, path):
 
 
 def test_a_symlink_is_not_written_through(home):
-    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    folder = prepare("brave-otter", 0, "~/.ddp-orch")
     (home / "precious").write_text("kept")
     Path(folder, "train.py").symlink_to(home / "precious")
     with pytest.raises(OSError, match="symbolic"):
@@ -143,7 +162,7 @@ def test_a_symlink_is_not_written_through(home):
 
 
 def test_a_shorter_file_leaves_nothing_of_the_longer_one():
-    folder = files.prepare(None, "brave-otter", 0, "~/.ddp-orch")
+    folder = prepare("brave-otter", 0, "~/.ddp-orch")
     files.put(body(b"a long one"), folder, "x")
     files.put(body(b"short"), folder, "x")
     assert Path(folder, "x").read_bytes() == b"short"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from orchestrator.node import follow, supervisor
+from orchestrator.node import follow, processes, record
+from orchestrator.node.record import JOURNAL
+from tests.node_run import GO, NOTHING, Run, cookie, run
+
+__all__ = ["cookie", "run"]
 
 OUT = "worker-logs/0/r0.out"
 
@@ -17,12 +24,15 @@ OUT = "worker-logs/0/r0.out"
 class Reader:
     """The controller's side: puts the bytes together and checks where they belong."""
 
-    def __init__(self, folder, cursors=None, on_journal=lambda reader: None):
+    def __init__(self, folder, cursors=None, on_journal=lambda reader: None, **spec):
         self.cancelled = threading.Event()
         self.files = {}
         self.start = dict(cursors or {})
         self.order = []
-        self.cursors = None
+        self.told = []
+        self.spec = spec
+        self.body = spec.pop("body", b"")
+        self.answer = None
         self.problem = None
         self.on_journal = on_journal
         self.thread = threading.Thread(target=self._run, args=(str(folder),), daemon=True)
@@ -30,18 +40,23 @@ class Reader:
 
     def _run(self, folder):
         try:
-            self.cursors = follow.follow(self, folder, self.start)
+            begin = follow.launch if self.spec else follow.follow
+            self.answer = begin(self, folder, dict(self.start), **self.spec)
         except Exception as error:  # noqa: BLE001  raised again in finish()
             self.problem = error
 
     def emit(self, event, body=b""):
+        if "file" not in event:
+            assert not body
+            self.told.append((event, dict(self.files)))
+            return
         name = event["file"]
         so_far = self.files.get(name, b"")
         assert event["offset"] == self.start.get(name, 0) + len(so_far)
         assert body
         self.files[name] = so_far + body
         self.order.append(name)
-        if name == supervisor.JOURNAL:
+        if name == JOURNAL:
             self.on_journal(self)
 
     def finish(self):
@@ -49,7 +64,12 @@ class Reader:
         assert not self.thread.is_alive(), "it did not come to its end"
         if self.problem:
             raise self.problem
+        assert not self.cancelled.is_set() or self.answer
         return self.files
+
+    @property
+    def cursors(self):
+        return self.answer["offsets"]
 
 
 def until(true, seconds=20.0):
@@ -62,8 +82,16 @@ def until(true, seconds=20.0):
 
 @pytest.fixture
 def folder(tmp_path):
+    """A run that goes on: its supervisor is this process."""
     (tmp_path / "worker-logs/0").mkdir(parents=True)
+    me = [os.getpid(), processes.find(os.getpid()).start]
+    keep(tmp_path, supervisor=me, guard=None)
     return tmp_path
+
+
+def keep(folder, **who):
+    known = {"version": 1, **record.here(), "root": None, "cookie": "none has it", **who}
+    record.write(str(folder), record.RUN, known)
 
 
 @pytest.fixture
@@ -81,12 +109,12 @@ def read(folder):
 
 
 def journal(folder, event, **more):
-    with (folder / supervisor.JOURNAL).open("a") as file:
+    with (folder / JOURNAL).open("a") as file:
         file.write(json.dumps({"event": event, **more}) + "\n")
 
 
 def end(folder):
-    (folder / supervisor.EXIT_RECORD).write_text("{}")
+    (folder / record.EXIT).write_text("{}")
     journal(folder, "ended")
 
 
@@ -106,7 +134,7 @@ def test_every_byte_of_files_that_grow_and_appear_comes_in_order(folder, read):
                 (folder / "torchrun.err").write_bytes(b"\0\1")
     end(folder)
     files = reader.finish()
-    assert files.pop(supervisor.JOURNAL) == (folder / supervisor.JOURNAL).read_bytes()
+    assert files.pop(JOURNAL) == (folder / JOURNAL).read_bytes()
     assert files == {OUT: text, "worker-logs/1/r0.err": b"second round", "torchrun.err": b"\0\1"}
 
 
@@ -116,14 +144,14 @@ def test_what_is_larger_than_a_chunk_comes_whole(folder, read):
     end(folder)
     reader = read()
     assert reader.finish()[OUT] == data
-    assert reader.order[-1] == supervisor.JOURNAL
+    assert reader.order[-1] == JOURNAL
 
 
 def test_a_reader_comes_back_to_where_it_was(folder, read):
     (folder / OUT).write_bytes(b"one ")
     journal(folder, "started")
     first = read()
-    until(lambda: OUT in first.files and supervisor.JOURNAL in first.files)
+    until(lambda: OUT in first.files and JOURNAL in first.files)
     first.cancelled.set()
     first.finish()
     with (folder / OUT).open("ab") as out:
@@ -133,21 +161,21 @@ def test_a_reader_comes_back_to_where_it_was(folder, read):
     assert first.finish()[OUT] == b"one "
     files = second.finish()
     assert files[OUT] == b"two"
-    assert json.loads(files[supervisor.JOURNAL])["event"] == "ended"
+    assert json.loads(files[JOURNAL])["event"] == "ended"
 
 
 def test_it_goes_on_until_the_journal_has_its_last_word(folder, read):
     journal(folder, "started")
-    (folder / supervisor.EXIT_RECORD).write_text("{}")
+    (folder / record.EXIT).write_text("{}")
     reader = read()
     until(lambda: reader.files)
-    with (folder / supervisor.JOURNAL).open("a") as file:
+    with (folder / JOURNAL).open("a") as file:
         file.write('{"event": "en')  # half written
         file.flush()
-        until(lambda: reader.files[supervisor.JOURNAL].endswith(b"en"))
+        until(lambda: reader.files[JOURNAL].endswith(b"en"))
         assert reader.thread.is_alive()
         file.write('ded"}\n')
-    assert reader.finish()[supervisor.JOURNAL].endswith(b'"ended"}\n')
+    assert reader.finish()[JOURNAL].endswith(b'"ended"}\n')
 
 
 def test_a_file_removed_and_written_anew_is_read_to_the_end_of_the_first(folder, read):
@@ -161,6 +189,39 @@ def test_a_file_removed_and_written_anew_is_read_to_the_end_of_the_first(folder,
         until(lambda: reader.files[OUT] == b"old tail")
     end(folder)
     assert reader.finish()[OUT] == b"old tail"
+
+
+def test_a_file_that_a_file_server_has_lost_ends_nothing(folder, read, monkeypatch):
+    """As on NFS, when another machine removes it: what is open is stale, for ever."""
+    fstat, pread, stale, broken = os.fstat, os.pread, [], [True]
+
+    def fails(call):
+        def failing(file, *args):
+            if file in stale:
+                raise OSError(errno.ESTALE, "Stale file handle")
+            return call(file, *args)
+
+        return failing
+
+    def failing_once(file, *args):
+        if broken.pop() if broken else False:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(file, *args)
+
+    (folder / OUT).write_bytes(b"one")
+    monkeypatch.setattr(follow.os, "fstat", fails(fstat))
+    monkeypatch.setattr(follow.os, "pread", failing_once)
+    reader = read()
+    until(lambda: reader.files.get(OUT) == b"one")
+    opened = {n.resolve(): n for n in Path("/proc/self/fd").iterdir()}[folder / OUT]
+    stale.append(int(opened.name))
+    until(lambda: not opened.exists())
+    stale.clear()
+    with (folder / OUT).open("ab") as file:
+        file.write(b", two")
+    until(lambda: reader.files[OUT] == b"one, two")
+    end(folder)
+    assert reader.finish()[OUT] == b"one, two"
 
 
 def test_a_file_that_is_only_removed_is_read_to_its_end(folder, read):
@@ -184,7 +245,7 @@ def test_symlinks_and_other_files_are_not_sent(folder, read, tmp_path_factory):
     (folder / "worker-logs/0/r1.out").write_text("ours")
     end(folder)
     files = read().finish()
-    assert set(files) == {"worker-logs/0/r1.out", supervisor.JOURNAL}
+    assert set(files) == {"worker-logs/0/r1.out", JOURNAL}
 
 
 def test_a_long_backlog_goes_ahead_of_the_word_that_its_worker_ended(folder, read):
@@ -204,7 +265,7 @@ def test_lines_go_ahead_of_the_journal_while_both_grow(folder, read):
     late = []
 
     def check(reader):
-        told = [json.loads(line) for line in reader.files[supervisor.JOURNAL].splitlines()]
+        told = [json.loads(line) for line in reader.files[JOURNAL].splitlines()]
         lines = reader.files.get(OUT, b"").count(b"\n")
         if told[-1]["event"] == "worker" and lines < told[-1]["line"]:
             late.append((told[-1], lines))
@@ -238,3 +299,131 @@ def test_one_who_goes_on_writing_does_not_keep_the_end_away(folder, read):
     finally:
         done.set()
         writer.join()
+
+
+# --- a run that others began --------------------------------------------------------------------
+
+
+def test_all_that_was_there_is_told_apart_from_what_comes(folder, read):
+    data = os.urandom(follow.CHUNK * 2)
+    (folder / OUT).write_bytes(data)
+    journal(folder, "started")
+    reader = read()
+    until(lambda: reader.told)
+    journal(folder, "worker")
+    end(folder)
+    reader.finish()
+    ((event, files),) = reader.told
+    assert event == {"caught_up": True}
+    assert files[OUT] == data
+    assert files[JOURNAL].count(b"\n") == 1
+    assert reader.answer["state"] == "ended"
+
+
+def test_a_run_that_has_ended_long_ago_is_sent_all_the_same(folder, read):
+    (folder / OUT).write_bytes(b"old")
+    end(folder)
+    reader = read(cursors={OUT: 1})
+    assert reader.finish()[OUT] == b"ld"
+    assert [event for event, _ in reader.told] == [{"caught_up": True}]
+
+
+def test_one_whose_last_word_could_not_be_written_ends_when_its_keepers_have(folder, read):
+    """The disk was full for the journal; the exit record says it."""
+    journal(folder, "started")
+    reader = read()
+    until(lambda: reader.told)
+    (folder / record.EXIT).write_text("{}")
+    keep(folder, supervisor=[1 << 30, 1], guard=[1 << 30, 1])
+    reader.finish()
+    assert reader.answer["state"] == "ended"
+
+
+@pytest.mark.parametrize(
+    ("change", "state"),
+    [({"place": "before"}, "rebooted"), ({"place": "x", "machine": "y"}, "elsewhere")],
+)
+def test_what_no_kernel_here_runs_is_followed_to_what_is_there(folder, read, change, state):
+    (folder / OUT).write_bytes(b"so far")
+    keep(folder, supervisor=[os.getpid(), 1], guard=None, **change)
+    reader = read()
+    assert reader.finish()[OUT] == b"so far"
+    assert reader.answer["state"] == state
+
+
+def test_what_is_not_there_is_said(tmp_path, read):
+    reader = Reader(tmp_path / "no")
+    assert reader.finish() == {}
+    assert reader.answer["state"] == "absent"
+
+
+def test_what_is_of_another_version_is_said(folder, read):
+    keep(folder, version=99)
+    reader = read()
+    reader.finish()
+    assert reader.answer["state"] == "unreadable"
+
+
+def launch(run: Run, *workers: str) -> Reader:
+    run.start(*workers)  # so that a claim is there: what it is started with does not matter
+    spec = {"argv": ["false"], "env": NOTHING, "cwd": "/no/such", "cookie": "x", "grace": 1.0}
+    return Reader(run.folder, **spec)
+
+
+def test_asked_for_again_after_a_lost_connection_it_is_followed_and_not_started(run):
+    """Also where its workdir has gone meanwhile, or somebody has stopped it."""
+    reader = launch(run, GO + "exit 3")
+    run.wait_for("workers")
+    until(lambda: reader.told)
+    (run.folder / "stop.json").write_text("{}")
+    again = launch(run)
+    run.go()
+    for each in (reader, again):
+        assert json.loads(each.finish()[JOURNAL].splitlines()[-1])["code"] == 1
+        assert each.answer["state"] == "ended"
+    run.ended()
+
+
+def test_a_lost_run_is_followed_until_nothing_of_it_is_left(run):
+    run.start(GO + "echo last; exit 0").wait_for("workers")
+    reader = Reader(run.folder)
+    until(lambda: reader.told)
+    run.kill("guard", "supervisor")
+    until(lambda: len(reader.told) == 2)
+    assert [event for event, _ in reader.told] == [{"caught_up": True}, {"unattended": True}]
+    assert reader.thread.is_alive()
+    run.stop(0.0)
+    assert json.loads(reader.finish()[JOURNAL].splitlines()[-1])["event"] == "ended"
+
+
+def test_a_lost_run_that_ends_by_itself_is_lost(run):
+    (run.folder / "untold").touch()
+    run.start(GO + "echo last > torchrun.out; exit 0").wait_for("workers")
+    run.kill("guard", "supervisor")
+    reader = Reader(run.folder)
+    until(lambda: len(reader.told) == 2)
+    run.go()
+    assert reader.finish()["torchrun.out"] == b"last\n"
+    assert reader.answer["state"] == "lost"
+
+
+def test_a_folder_that_is_removed_while_it_runs_ends_with_the_run(run):
+    run.start(GO + "exit 3", grace=0.3).wait_for("workers")
+    keeper = run.pid("supervisor")
+    reader = Reader(run.folder)
+    until(lambda: reader.told)
+    for path in sorted(run.folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    run.folder.rmdir()
+    assert reader.thread.is_alive()
+    os.kill(keeper, signal.SIGTERM)
+    last = json.loads(reader.finish()[JOURNAL].splitlines()[-1])
+    assert (last["event"], last["reason"]) == ("ended", "stopped")
+
+
+def test_files_are_held_open_once_and_closed_at_the_end(folder, read):
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    (folder / OUT).write_bytes(b"x")
+    end(folder)
+    read().finish()
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

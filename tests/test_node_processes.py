@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -13,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import processes
+from orchestrator.node import ending, processes, record
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # A supervisor as the real one is, with children that would rather live. Each writes down its pid.
 ZOO = r"""
 import json, os, subprocess, sys, time
-from orchestrator.node import processes
+from orchestrator.node import ending, processes
 
 cookie = sys.argv[1]
 os.environ.pop(processes.COOKIE, None)
@@ -59,7 +60,7 @@ def reap():
 known = {process.pid for process in processes.members(cookie, os.getpid())}
 animals = {name: pid_of(name) for name in ANIMALS if name != "chain"}
 missed = [name for name, pid in animals.items() if pid not in known]
-survivors = processes.end_all(cookie, os.getpid(), reap)
+survivors = ending.end_all(cookie, os.getpid(), reap)
 left = [p.pid for p in processes.everyone().values() if p.parent == os.getpid()]
 alive = [name for name, pid in animals.items() if processes.find(pid)]
 print(json.dumps([missed, survivors, left, alive, reap()]))
@@ -156,7 +157,7 @@ def test_without_a_supervisor_the_cookie_finds_them_and_their_children(cookie, s
     )
     wiped = int(until(lambda: (tmp_path / "wiped").exists() and (tmp_path / "wiped").read_text()))
     assert {p.pid for p in processes.members(cookie)} >= {parent.pid, wiped}
-    assert processes.end_all(cookie) == []
+    assert ending.end_all(cookie) == []
     assert parent.wait(20) == -signal.SIGKILL
     until(lambda: (now := processes.find(wiped)) is None or now.dead)
 
@@ -173,12 +174,12 @@ def test_a_pid_that_is_another_process_by_now_is_not_signalled(spawn, monkeypatc
     sleeper = spawn("sleep", "60")
     process = processes.find(sleeper.pid)
     process.start -= 1
-    assert processes.send(process, signal.SIGKILL)
+    assert processes.send(process, signal.SIGKILL) == 0
     process.start += 1
-    assert processes.send(process, signal.SIGTERM)
+    assert processes.send(process, signal.SIGTERM) == 0
     # Had the first one gone out, it would have been the one to tell of.
     assert sleeper.wait(20) == -signal.SIGTERM
-    assert processes.send(process, signal.SIGKILL), "one that is gone is no failure"
+    assert processes.send(process, signal.SIGKILL) == 0, "one that is gone is no failure"
 
 
 def test_signalling_leaves_no_descriptor_behind(spawn):
@@ -221,3 +222,56 @@ def test_children_are_found(spawn):
     finally:
         for pid in processes.children(parent.pid):
             os.kill(pid, signal.SIGKILL)
+
+
+def branded(cookie):
+    return {"preexec_fn": lambda: processes.brand(cookie)}
+
+
+def test_the_mark_is_kept_by_who_loses_all_else(cookie, spawn):
+    text = "exec env -i /bin/setsid -f /bin/sleep 60"
+    if os.geteuid() == 0:
+        text = "exec env -i setpriv --reuid=1234 --clear-groups /bin/setsid -f /bin/sleep 60"
+    assert spawn("sh", "-c", text, **branded(cookie)).wait(20) == 0
+    (lost,) = until(lambda: processes.members(cookie))
+    assert processes.environment(lost.pid) == {}
+    other = cookie[:11] + ("1" if cookie[11] == "0" else "0")
+    assert processes.members(other) == []
+    assert processes.members(cookie, never=[lost.pid]) == []
+    assert processes.members(cookie, since=lost.start)
+    assert processes.members(cookie, since=lost.start + 1) == []
+    assert processes.send(lost, signal.SIGKILL) == 0
+
+
+def test_a_lower_limit_that_is_there_already_stays(cookie, spawn):
+    text = (
+        "import os, resource, sys\nfrom orchestrator.node import processes\n"
+        "resource.setrlimit(15, (1000, 1000)); os.geteuid() or os.setuid(1234)\n"
+        "processes.brand(sys.argv[1]); print(resource.getrlimit(15))"
+    )
+    argv = [sys.executable, "-c", text, cookie]
+    said = subprocess.check_output(argv, cwd=ROOT, env=dict(os.environ, PYTHONPATH=str(ROOT)))
+    assert said == b"(1000, 1000)\n"
+
+
+def test_whoever_else_has_the_pid_is_not_it(spawn):
+    sleeper = spawn("sleep", "60")
+    start = processes.find(sleeper.pid).start
+    assert record.is_alive([sleeper.pid, start])
+    assert not record.is_alive([sleeper.pid, start - 1])
+    sleeper.kill()
+    os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
+    assert not record.is_alive([sleeper.pid, start]), "a zombie"
+    sleeper.wait()
+    assert not record.is_alive([sleeper.pid, start])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becoming another user needs root")
+def test_a_refused_signal_says_why(spawn):
+    victim = processes.find(spawn("sleep", "60").pid)
+    pid = os.fork()
+    if pid == 0:
+        os.setuid(1234)
+        os._exit(processes.send(victim, signal.SIGKILL))
+    assert os.WEXITSTATUS(os.waitpid(pid, 0)[1]) == errno.EPERM
+    assert record.is_alive([victim.pid, victim.start])

@@ -3,113 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
-from orchestrator import boot
-from orchestrator.node import processes, runs, supervisor
-from tests.test_node_processes import bearers, cookie, until
+from orchestrator.node import journal, processes, record, runs, workers
+from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, until
 
-__all__ = ["cookie"]
-
-# Like torchrun: a session per worker, its variables, TERM passed on, exit code 1 for any failure.
-# Unlike it, a dead worker is not reaped before the supervisor has told of it: no test may hang on
-# who looks first.
-TORCHRUN = r"""
-import json, os, signal, subprocess, sys, time
-folder, commands = sys.argv[1], sys.argv[2:]
-workers = []
-for local, command in enumerate(commands):
-    env = dict(os.environ, RANK=str(local + 4), LOCAL_RANK=str(local), GROUP_RANK="2",
-               WORLD_SIZE="8", LOCAL_WORLD_SIZE=str(len(commands)), TORCHELASTIC_RESTART_COUNT="0",
-               TORCHELASTIC_ERROR_FILE=os.path.join(folder, "error%d.json" % local))
-    workers.append(subprocess.Popen(["/bin/sh", "-c", command], env=env, start_new_session=True))
-signal.signal(signal.SIGTERM, lambda *_: [os.kill(w.pid, signal.SIGTERM) for w in workers])
-
-def told():
-    try:
-        return open(os.path.join(folder, "journal.jsonl")).read().count('"worker"')
-    except OSError:
-        return 0
-
-for worker in workers:
-    os.waitid(os.P_PID, worker.pid, os.WEXITED | os.WNOWAIT)
-while not os.path.exists("untold") and told() < len(workers):
-    time.sleep(0.01)
-sys.exit(1 if any([worker.wait() for worker in workers]) else 0)
-"""
-GO = "while [ ! -e go ]; do sleep 0.01; done; "
-NOTHING = {"defaults": {}, "fixed": {}, "prepended": {}}
-
-
-class Run:
-    def __init__(self, folder, cookie):
-        self.folder = folder
-        self.cookie = cookie
-        self.pid = None
-
-    def start(self, *workers, argv=None, env=NOTHING, grace=20.0):
-        program = boot.program(boot.in_order(["supervisor"]), "").encode()
-        argv = argv or [sys.executable, "-c", TORCHRUN, str(self.folder), *workers]
-        call = SimpleNamespace(body=program)
-        got = runs.start(call, str(self.folder), argv, env, str(self.folder), self.cookie, grace)
-        self.pid = got["supervisor"]
-        return self
-
-    def stop(self, grace):
-        return runs.stop(None, str(self.folder), grace)
-
-    def close_leash(self):
-        runs.SUPERVISORS[str(self.folder)].stdin.close()
-
-    def go(self):
-        (self.folder / "go").touch()
-
-    def journal(self):
-        try:
-            lines = (self.folder / "journal.jsonl").read_text().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def events(self, name):
-        return [entry for entry in self.journal() if entry["event"] == name]
-
-    def wait_for(self, name):
-        return until(lambda: self.events(name))[0]
-
-    def record(self):
-        return json.loads((self.folder / "exit.json").read_text())
-
-    def ended(self):
-        """Return the last word, once it is there: nobody is left and the record says the same."""
-        word = self.wait_for("ended")
-        record = self.record()
-        assert {key: record[key] for key in record if key != "time"}.items() <= word.items()
-        assert self.journal()[-1] == word
-        assert bearers(self.cookie) == []
-        until(lambda: (now := processes.find(self.pid)) is None or now.dead)
-        return word
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, cookie):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    run = Run(tmp_path, cookie)
-    yield run
-    process = runs.SUPERVISORS.pop(str(tmp_path), None)
-    if process:
-        process.kill()
-        process.wait()
-        with contextlib.suppress(BrokenPipeError):  # a stop that came too late is still in it
-            process.stdin.close()
+__all__ = ["cookie", "run"]
 
 
 def test_a_run_is_written_down_from_start_to_end(run):
@@ -121,6 +30,8 @@ def test_a_run_is_written_down_from_start_to_end(run):
         processes.children(started["pid"])
     )
     shared = {"group_rank": 2, "world_size": 8, "restart": 0}
+    _, start = record.read(str(run.folder), record.RUN)["root"]
+    assert all(row.pop("start") >= start for row in table["workers"])
     assert table["workers"] == [
         {"rank": 4, "local_rank": 0, **shared},
         {"rank": 5, "local_rank": 1, **shared},
@@ -215,70 +126,128 @@ def test_an_exception_is_written_down_without_its_secrets(run):
     assert run.events("worker")[0]["error"]["message"].startswith("********, ")
 
 
+def test_a_run_of_one_node_is_stopped_by_its_worker_in_words_that_name_the_host(run):
+    run.start(GO + "exit 3", GO + "exec sleep 60", max_restarts=0).wait_for("workers")
+    run.go()
+    stopping = run.wait_for("stopping")
+    assert (stopping["why"], stopping["exit_code"]) == ("rank 4 on gpu1 exited with code 3", 100)
+    run.ended()
+
+
+def test_who_came_and_went_unseen_is_named_to_the_others_too(tmp_path):
+    """Torchrun names the root cause last; its own exit code alone would say nothing."""
+    block = "  rank      : %d (local_rank: %d)\n  exitcode  : %d (pid: %d)\n"
+    (tmp_path / "torchrun.err").write_text(block % (5, 1, -15, 8) + block % (4, 0, 3, 7))
+    noted = []
+    seen = workers.Workers(lambda event, **more: noted.append(more), [], 0)
+    seen.note_unseen_failures(str(tmp_path / "torchrun.err"))
+    assert [(n["rank"], n["code"], n["signal"]) for n in noted] == [(5, None, 15), (4, 3, None)]
+    assert seen.lost == "rank 4 on %s exited with code 3"
+
+
+def test_a_head_whose_address_is_a_name_listens_where_that_is(run):
+    peers = {"node": 0, "names": ["gpu1", "gpu2"], "address": "localhost", "key": "ab" * 32}
+    run.start(GO, peers=peers).wait_for("workers")
+    said = run.wait_for("listening")
+    assert said["port"] > 0
+    assert ipaddress.ip_address(said["address"]).is_loopback
+    run.go()
+    run.ended()
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"),
+    [(["127.0.1.1", "10.0.0.5"], "10.0.0.5"), (["::1"], "::1"), (None, "gpu1")],
+)
+def test_of_a_names_addresses_the_loopbacks_is_the_last_choice(monkeypatch, found, taken):
+    def lookup(*_):
+        if found is None:
+            raise socket.gaierror(socket.EAI_AGAIN, "no server")
+        return [(socket.AF_INET, 1, 6, "", (each, 0)) for each in found]
+
+    monkeypatch.setattr(runs.socket, "getaddrinfo", lookup)
+    assert runs.looked_up("gpu1") == taken
+
+
+@pytest.mark.parametrize(("node", "asked"), [(0, ["gpu1"]), (1, [])])
+def test_only_the_head_looks_its_name_up_and_before_it_counts_as_started(
+    tmp_path, monkeypatch, node, asked
+):
+    """A name server that takes its time is not to look like a supervisor that died."""
+    names = []
+
+    def look_up(name):
+        assert not record.is_claimed(str(tmp_path))
+        names.append(name)
+        return "10.0.0.1"
+
+    monkeypatch.setattr(runs, "looked_up", look_up)
+    monkeypatch.setattr(runs, "boot", lambda folder, text: None)
+    call = types.SimpleNamespace(body=b"")
+    peers = {"node": node, "address": "gpu1", "names": ["gpu1", "gpu2"], "key": ""}
+    assert runs.start(call, str(tmp_path), ["true"], {}, None, "0" * 32, 1.0, peers=peers)
+    assert names == asked
+
+
+def test_of_half_a_program_nothing_is_said(run, monkeypatch):
+    """An agent may die as it sends it; and the secrets are in it."""
+    popen = subprocess.Popen
+
+    class Cut:
+        def __init__(self, pipe):
+            self.write = lambda data: pipe.write(data[:-200])
+            self.close = pipe.close
+
+    def cut(*args, **more):
+        process = popen(*args, **more)
+        process.stdin, process.whole = Cut(process.stdin), process.stdin
+        started.append(process)
+        return process
+
+    started = []
+    monkeypatch.setattr(runs.subprocess, "Popen", cut)
+    runs.boot(str(run.folder), b"f({'TOKEN': 's3cr3t',\n" + b" " * 300 + b"})\n")
+    started[0].wait(30)
+    assert (run.folder / "supervisor.log").read_text() == ""
+
+
 def test_a_setup_command_has_its_own_output_and_no_workers(run):
     """What looks like a worker of torchrun's is none there."""
     env = {**NOTHING, "fixed": dict.fromkeys(
         ("RANK", "LOCAL_RANK", "GROUP_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"), "1"
     )}  # fmt: skip
     folder = run.folder / "setup/1"
-    call = SimpleNamespace(body=boot.program(boot.in_order(["supervisor"]), "").encode())
     argv = ["/bin/sh", "-c", "setsid sleep 60 & echo $PWD; sleep 0.2"]
-    words = (str(folder), argv, env, str(run.folder), run.cookie, 1.0)
-    try:
-        runs.start(call, *words, output="setup")
-        run.folder = folder
-        run.pid = runs.SUPERVISORS[str(folder)].pid
-        word = run.ended()
-    finally:
-        with runs.SUPERVISORS.pop(str(folder)) as process:
-            process.kill()
-            process.stdin.close()
+    word = run.start(argv=argv, env=env, folder=folder, output="setup").ended(folder)
     assert (word["code"], word["leftovers"]) == (0, 1)
-    assert (folder / "setup.out").read_text() == f"{folder.parent.parent}\n"
-    assert [entry["event"] for entry in run.journal()] == ["started", "ended"]
+    assert (folder / "setup.out").read_text() == f"{run.folder}\n"
+    assert [entry["event"] for entry in run.journal(folder)] == ["started", "ended"]
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_run_ends_with_its_agent(run):
-    run.start("exec sleep 60", "exec sleep 60").wait_for("workers")
-    run.close_leash()
-    word = run.ended()
-    assert word["reason"] == "stopped"
-    ends = [(entry["signal"], entry["ours"]) for entry in run.events("worker")]
-    assert ends == [(signal.SIGTERM, False)] * 2
+def test_it_goes_on_without_those_who_started_it(run):
+    """Their session may end, and its terminal with it: the run has one of its own."""
+    run.start(GO + "exit 0").wait_for("workers")
+    for who in ("guard", "supervisor"):
+        assert os.getsid(run.pid(who)) == run.pid("guard")
+        os.kill(run.pid(who), signal.SIGHUP)
+    run.go()
+    assert run.ended()["code"] == 0
 
 
-def test_a_stop_gives_workers_time_to_end_as_they_like(run):
-    run.start("trap 'exit 7' TERM; while :; do sleep 0.01; done").wait_for("workers")
-    assert run.stop(20.0)
-    assert run.ended()["reason"] == "stopped"
-    assert [entry["code"] for entry in run.events("worker")] == [7]
-    assert run.events("stopping")[0]["grace"] == 20.0
-    assert not run.stop(1.0), "one that has ended cannot be stopped"
-
-
-def test_workers_that_ignore_term_are_killed_after_the_grace(run):
-    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
-    assert run.stop(0.2)
-    word = run.ended()
-    assert word["reason"] == "stopped"
-    assert word["signal"] == signal.SIGKILL, "torchrun's own end is known: it was our child"
-    (worker,) = run.events("worker")
-    assert (worker["signal"], worker["ours"]) == (signal.SIGKILL, True)
-
-
-def test_a_second_stop_shortens_the_grace(run):
-    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
-    run.stop(3600.0)
-    run.wait_for("stopping")
-    run.stop(0)
-    assert run.ended()["reason"] == "stopped"
+def test_what_it_starts_heeds_a_hangup_as_ever(run):
+    argv = ["/bin/sh", "-c", "kill -HUP $$; exit 7"]
+    assert run.start(argv=argv).ended()["signal"] == signal.SIGHUP
 
 
 def test_a_terminated_supervisor_takes_its_run_down(run):
+    """The host is shut down, or somebody tidies up: nobody wrote a stop.json."""
     run.start("exec sleep 60").wait_for("workers")
-    os.kill(run.pid, signal.SIGTERM)
+    run.kill("supervisor", number=signal.SIGTERM)
     assert run.ended()["reason"] == "stopped"
+    (word,) = run.events("stopping")
+    assert (word["grace"], word["exit_code"]) == (20.0, 103)
+    assert word["why"] == "its supervisor was told to end"
 
 
 def test_a_program_that_is_not_there_is_the_reason(run):
@@ -291,6 +260,7 @@ def test_a_program_that_is_not_there_is_the_reason(run):
 def test_a_folder_that_is_not_there_is_refused_at_once(run):
     with pytest.raises(FileNotFoundError, match="no folder on this host"):
         runs.start(None, str(run.folder), ["true"], NOTHING, "/no/such", run.cookie, 1.0)
+    assert run.state() == "starting"
 
 
 def test_workers_do_not_outlive_a_torchrun_that_was_killed(run):
@@ -302,34 +272,12 @@ def test_workers_do_not_outlive_a_torchrun_that_was_killed(run):
     assert len(run.events("worker")) == 2
 
 
-def test_a_killed_supervisor_is_taken_over(run):
-    run.start("exec sleep 60", "setsid sleep 60 & trap '' TERM; exec sleep 60").wait_for("workers")
-    os.kill(run.pid, signal.SIGKILL)
-    word = run.ended()
-    assert word["reason"] == "the supervisor died"
-    assert word["survivors"] == []
-
-
-def test_a_supervisor_that_died_before_its_last_line_has_it_written_for_it(run):
-    """Else whoever follows waits for ever."""
-    record = {"code": 5, "signal": None, "reason": "exited", "leftovers": 0, "survivors": []}
-    (run.folder / "exit.json").write_text(json.dumps(dict(record, time=1.0)))
-    with subprocess.Popen(["true"]) as process:
-        runs.survive(process, str(run.folder), run.cookie)
-    assert run.journal() == [{"event": "ended", **record, "time": 1.0}]
-
-
-def test_a_last_word_is_not_said_twice(run):
-    run.start(GO).wait_for("workers")
-    run.go()
-    run.ended()
-    with subprocess.Popen(["true"]) as process:
-        runs.survive(process, str(run.folder), run.cookie)
-    assert len(run.events("ended")) == 1
-
-
 def test_a_full_disk_does_not_end_the_job(run):
-    (run.folder / "journal.jsonl").symlink_to("/dev/full")
+    run.body += b"""
+import os
+j = sys.modules["ddp_orch_node.journal"]
+j.record.journal_of = lambda folder: "/dev/full"
+"""
     (run.folder / "untold").touch()
     run.start(GO + "echo done > done")
     run.go()
@@ -338,16 +286,58 @@ def test_a_full_disk_does_not_end_the_job(run):
     assert (run.folder / "done").exists()
 
 
-def test_what_a_full_disk_refused_is_written_later(run, tmp_path):
-    keeper = supervisor.Supervisor({"folder": str(tmp_path), "cookie": run.cookie}, None)
-    journal, keeper._journal = keeper._journal, os.open("/dev/full", os.O_WRONLY)
-    keeper.note("first")
-    assert run.journal() == []
-    os.close(keeper._journal)
-    keeper._journal = journal
-    keeper.note("second")
-    os.close(journal)
-    assert [entry["event"] for entry in run.journal()] == ["first", "second"]
+FULL = b"""
+import errno, os
+_write = sys.modules["ddp_orch_node.record"].write
+def write(folder, name, value):
+    if name == %r and (name != "run.json" or value.get("root")) and not os.path.exists(
+            os.path.join(folder, "room")):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+    _write(folder, name, value)
+sys.modules["ddp_orch_node.record"].write = write
+"""
+
+
+def test_a_disk_that_is_full_for_the_exit_record_has_the_last_word_in_the_journal(run):
+    run.body += FULL % "exit.json"
+    run.start(GO + "exit 3").wait_for("workers")
+    run.go()
+    word = run.wait_for("ended")
+    assert (word["code"], word["reason"]) == (1, "exited")
+    assert not (run.folder / "exit.json").exists()
+    assert "no exit record: " in (run.folder / "supervisor.log").read_text()
+
+
+def test_a_full_disk_when_torchrun_has_just_started_is_no_end(run):
+    """Who keeps it is known; what it keeps is written down as soon as there is room."""
+    run.body += FULL % "run.json"
+    run.start(GO + "exit 0").wait_for("workers")
+    assert run.pid("root") == 0
+    (run.folder / "room").touch()
+    until(lambda: run.pid("root"))
+    run.go()
+    assert run.ended()["code"] == 0
+
+
+def test_what_a_full_disk_refused_is_written_later(tmp_path):
+    told = journal.Journal(str(tmp_path))
+    file, told._file = told._file, os.open("/dev/full", os.O_WRONLY)
+    told.note("first")
+    assert (tmp_path / "journal.jsonl").read_bytes() == b""
+    os.close(told._file)
+    told._file = file
+    told.note("second")
+    told.close()
+    lines = (tmp_path / "journal.jsonl").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["first", "second"]
+
+
+def test_half_a_line_of_one_who_was_killed_stays_alone(tmp_path):
+    (tmp_path / "journal.jsonl").write_bytes(b'{"event": "wor')
+    told = journal.Journal(str(tmp_path))
+    told.note("took-over")
+    told.close()
+    assert [entry["event"] for entry in record.entries(str(tmp_path))] == ["took-over"]
 
 
 def test_half_of_torchruns_variables_make_no_worker_and_no_crash(run):
@@ -369,7 +359,7 @@ def test_half_of_torchruns_variables_make_no_worker_and_no_crash(run):
 )
 def test_error_files_of_other_shapes(tmp_path, text, message):
     (tmp_path / "error.json").write_text(text)
-    assert supervisor.error_in(str(tmp_path / "error.json")) == {
+    assert workers.error_in(str(tmp_path / "error.json")) == {
         "message": message,
         "traceback": "",
     }
@@ -378,20 +368,24 @@ def test_error_files_of_other_shapes(tmp_path, text, message):
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '"x"', "{}"])
 def test_error_files_that_are_none(tmp_path, text):
     (tmp_path / "error.json").write_text(text)
-    assert supervisor.error_in(str(tmp_path / "error.json")) is None
+    assert workers.error_in(str(tmp_path / "error.json")) is None
 
 
 def test_nobody_in_a_run_holds_a_descriptor_of_its_agents(run):
-    """An inherited pipe would keep another run's leash, or a reader, from ever seeing its end."""
+    """An inherited pipe would keep a reader from ever seeing its end."""
     ours, theirs = os.pipe()
+    os.set_inheritable(theirs, True)
     try:
         run.start("exec sleep 60").wait_for("workers")
-        torchrun = run.wait_for("started")["pid"]
-        worker = run.wait_for("workers")["workers"][0]["pid"]
+        root, worker = run.pid("root"), run.wait_for("workers")["workers"][0]["pid"]
         pipe = Path(f"/proc/self/fd/{theirs}").readlink()
-        leash = Path(f"/proc/{run.pid}/fd/0").readlink()
-        assert pipe not in held(run.pid) | held(torchrun) | held(worker)
-        assert leash not in held(torchrun) | held(worker)
+        program = Path(f"/proc/{run.pid('guard')}/fd/0").readlink()
+        wake = held(run.pid("supervisor")) - held(run.pid("guard"))
+        for pid in (run.pid("guard"), run.pid("supervisor"), root, worker):
+            assert pipe not in held(pid)
+        for pid in (root, worker):
+            assert program not in held(pid)
+            assert not {link for link in wake if "pipe:" in str(link)} & held(pid)
     finally:
         os.close(ours)
         os.close(theirs)

@@ -16,16 +16,20 @@ from orchestrator.errors import HostError, UsageError
 from orchestrator.events import (
     Checked,
     Connected,
+    Detached,
     Ended,
     Failure,
+    GaveUp,
     Launched,
     LinkDown,
+    LinkUp,
     Logged,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
     StopAsked,
+    Stopping,
     Verdict,
     Warned,
     Worker,
@@ -222,7 +226,7 @@ def test_a_run_that_fails(out):
     text = shown(
         out,
         StopAsked(why=why, exit_code=100, grace=10.0, time=1.0),
-        LinkDown(host="gpu2", node=1, message="the network is gone", time=1.0),
+        GaveUp(host="gpu2", node=1, message="the network is gone", time=1.0),
         ended(100, failure, why=why, survivors=("gpu1: pid 7",)),
     )
     assert text == FAILED
@@ -337,11 +341,49 @@ def test_no_control_reaches_the_terminal(out):
         *START[1:],
         logged(0, evil.encode() + b"\n"),
         LinkDown(host="gpu2", node=1, message=evil, time=1.0),
+        GaveUp(host="gpu2", node=1, message=evil, time=1.0),
         Warned(message=evil, hint=evil),
         ended(100, failure, why=evil, survivors=(evil,)),
     )
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
-    assert text.count("xy") >= 11
+    assert text.count("xy") >= 12
+
+
+def test_a_host_that_goes_and_comes_back_is_told_of(out):
+    text = shown(
+        out,
+        LinkDown(host="gpu2", node=1, message="the network is gone", time=1.0),
+        LinkUp(host="gpu2", node=1, time=2.0),
+    )
+    assert text == (
+        "no contact with gpu2: the network is gone; its part of the run goes on, "
+        "and it is tried again\ngpu2 is back\n"
+    )
+
+
+def test_who_leaves_says_how_to_come_back(out):
+    text = shown(out, Detached(run="brave-otter", hosts=("gpu1", "gpu2"), time=1.0))
+    assert text == (
+        "run brave-otter goes on without us on gpu1, gpu2\n"
+        "  ddp-orch attach brave-otter    or: logs, ps, down\n"
+    )
+
+
+def stopping(node: int, time: float) -> Stopping:
+    why = "taken down by bob@desk"
+    host = f"gpu{node + 1}"
+    return Stopping(node=node, host=host, why=why, exit_code=103, grace=5.0, time=time)
+
+
+def test_another_controllers_stop_is_said_once(out):
+    text = shown(out, PLANNED, *START[1:], stopping(0, 3.0), stopping(1, 3.5))
+    assert text.count("stopping everywhere: taken down by bob@desk\n") == 1
+
+
+def test_our_own_stop_is_not_said_again_when_the_hosts_tell_of_it(out):
+    asked = StopAsked(why="interrupted", exit_code=130, grace=10.0, time=3.0)
+    text = shown(out, PLANNED, *START[1:], asked, stopping(0, 3.1), stopping(1, 3.2))
+    assert text.count("stopping everywhere") == 1
 
 
 def test_a_world_larger_than_the_planned_one_is_shown(out):

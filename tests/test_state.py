@@ -13,15 +13,18 @@ from orchestrator.events import (
     Connected,
     Ended,
     Failure,
+    GaveUp,
     HostFailed,
     Launched,
     LinkDown,
+    LinkUp,
     Logged,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
     StopAsked,
+    Stopping,
     Warned,
     Worker,
     WorkerEnded,
@@ -121,6 +124,19 @@ def down(node: int) -> LinkDown:
     return LinkDown(host=HOSTS[node], node=node, message="no sign of life", time=115.0)
 
 
+def back(node: int) -> LinkUp:
+    return LinkUp(host=HOSTS[node], node=node, time=117.0)
+
+
+def gone(node: int) -> GaveUp:
+    return GaveUp(host=HOSTS[node], node=node, message="no sign of life", time=118.0)
+
+
+def told_to_end(node: int, time: float = 111.0, **more) -> Stopping:
+    whole = {"why": "taken down by bob@desk", "exit_code": 103, "grace": 5.0} | more
+    return Stopping(node=node, host=HOSTS[node], time=time, **whole)
+
+
 def wrote(node: int, data: bytes, *, rank: int | None = -1, stream: str = "err") -> Logged:
     return Logged(
         node=node,
@@ -168,12 +184,19 @@ START = (launched(0), launched(1), up(0), up(1))
             Stop("torchrun on b ended: could not be started: no", 100),
         ),
         (
+            (ended(1, None, reason="could not be started: the run was stopped before it started"),),
+            Stop("taken down by somebody else before b had started", 103),
+        ),
+        (
             (*START, ended(0, 0, survivors=("pid 7",))),
             Stop("not everything could be ended on a", 100),
         ),
-        ((*START, down(1)), Stop("lost the connection to b: no sign of life", 4)),
-        # A lost link is worse than what a worker did.
-        ((*START, died(0), down(1)), Stop("lost the connection to b: no sign of life", 4)),
+        ((*START, down(1)), Keep()),
+        ((*START, down(0), down(1)), Keep()),
+        ((*START, gone(1)), Stop("lost the connection to b: no sign of life", 4)),
+        # A lost host is worse than what a worker did.
+        ((*START, died(0), gone(1)), Stop("lost the connection to b: no sign of life", 4)),
+        ((*START, told_to_end(0), gone(1)), Keep()),
         (
             (*START, up(1, world=1)),
             Stop("the workers of b are in a world of 1, not of the planned 2", 100),
@@ -183,6 +206,14 @@ START = (launched(0), launched(1), up(0), up(1))
 )
 def test_decide(events, expected):
     assert decide(after(*events), now=106.0) == expected
+
+
+def test_a_look_at_many_nodes_adds_their_workers_up_once(monkeypatch):
+    added = []
+    whole = Planned.world_size.fget
+    monkeypatch.setattr(Planned, "world_size", property(lambda p: added.append(p) or whole(p)))
+    decide(after(up(0), up(1)), 110.0)
+    assert len(added) == 1
 
 
 def test_before_there_is_a_plan_nothing_follows():
@@ -246,13 +277,47 @@ def test_other_warnings_do_not_hide_it():
 def test_over_when_every_node_said_its_last_word():
     assert not RunState().over
     assert not after(*START, ended(0)).over
-    assert after(*START, ended(0), down(1)).over
+    assert not after(*START, ended(0), down(1)).over
+    assert after(*START, ended(0), gone(1)).over
 
 
 def test_a_node_that_ended_stays_so():
     state = after(*START, ended(0), down(0), up(0, turn=1), launched(0))
     assert state.nodes[0].phase == "ended"
     assert state.nodes[0].ended == ended(0)
+
+
+def test_a_host_is_away_until_it_is_back():
+    state = after(*START, down(1))
+    assert state.nodes[1].away == down(1)
+    assert (state.nodes[1].phase, state.nodes[0].away) == ("up", None)
+    assert fold(state, back(1)) == after(*START)
+
+
+def test_what_is_told_of_one_who_was_away_counts():
+    state = after(*START, down(1), back(1), died(1, code=3))
+    assert decide(state, now=120.0) == Stop("rank 1 on b exited with code 3", 100)
+
+
+def test_one_that_is_given_up_is_lost_for_good():
+    state = after(*START, down(1), gone(1), back(1), up(1, turn=1))
+    assert (state.nodes[1].phase, state.lost) == ("lost", (gone(1),))
+    assert summary(state, 130.0, "").unverified == ("b",)
+
+
+def test_another_controllers_stop_is_ours_with_its_exit_code():
+    state = after(*START, told_to_end(1), told_to_end(0, why="later", time=112.0))
+    assert state.stop == StopAsked(
+        why="taken down by bob@desk", exit_code=103, grace=5.0, time=111.0
+    )
+    assert decide(state, now=112.0) == Keep()
+    got = summary(fold(fold(state, ended(0, 1)), ended(1, 1)), 130.0, "")
+    assert (got.exit_code, got.why, got.failure) == (103, "taken down by bob@desk", None)
+
+
+def test_our_own_stop_is_not_renamed_by_what_the_hosts_tell_of_it():
+    state = after(*START, stopped("interrupted", 130), told_to_end(0))
+    assert state.stop == stopped("interrupted", 130)
 
 
 def test_unheard_of_nodes_change_nothing():
@@ -269,11 +334,12 @@ def test_all_up_when_every_node_had_its_workers():
 
 
 def test_success():
-    got = summary(after(*START, ended(0), ended(1)), 130.5, "/logs")
+    # However long afterwards it is asked for.
+    got = summary(after(*START, ended(0), ended(1)), 999.5, "/logs")
     assert got == Ended(
         run="brave-otter",
         exit_code=0,
-        seconds=30.5,
+        seconds=20.0,
         hosts=HOSTS,
         why="all workers ended well",
         failure=None,
@@ -295,9 +361,11 @@ def test_a_restart_that_cannot_be_ends_the_run():
 
 
 def test_a_link_that_goes_after_the_last_word_is_no_loss():
-    state = after(*START, ended(0), down(0))
-    assert decide(state, 120.0) == Keep()
-    assert summary(after(*START, ended(0), down(0), ended(1)), 130.0, "").exit_code == 0
+    for loss in (down(0), gone(0)):
+        state = after(*START, ended(0), loss)
+        assert decide(state, 120.0) == Keep()
+        assert summary(fold(state, ended(1)), 130.0, "").exit_code == 0
+        assert summary(fold(state, ended(1)), 130.0, "").unverified == ()
 
 
 def test_success_after_a_restart_names_no_failure():
@@ -312,9 +380,11 @@ def test_success_after_a_restart_names_no_failure():
         # Nobody decided: all the last words came in one piece.
         ((died(0, code=7), ended(0, 1), ended(1, 1)), 100, "rank 0 on a exited with code 7"),
         ((ended(0, 2), ended(1)), 100, "torchrun on a exited with code 2"),
-        ((ended(0), down(1)), 4, "lost the connection to b: no sign of life"),
+        ((ended(0), gone(1)), 4, "lost the connection to b: no sign of life"),
         ((ended(0), ended(1, survivors=("x",))), 100, "not everything could be ended on b"),
         ((stopped("interrupted", 130), ended(0), ended(1)), 130, "interrupted"),
+        ((stopped("interrupted", 130), ended(0), down(1), gone(1)), 130, "interrupted"),
+        ((told_to_end(0), ended(0, 1), ended(1, 1)), 103, "taken down by bob@desk"),
     ],
 )
 def test_exit_codes(events, exit_code, why):
@@ -381,6 +451,27 @@ def test_what_we_ended_ourselves_is_not_the_first():
         died(1, code=5, time=102.0),
     )
     assert got.host == "b"
+
+
+def test_what_a_node_ended_because_another_told_it_to_is_not_the_first():
+    """Its clock is a little ahead of the other's: its own order of things counts."""
+    got = failed_first(
+        died(1, code=5, time=100.0),
+        stopped(time=100.1),
+        told_to_end(0, time=99.5),
+        died(0, code=None, signal=15, time=99.6),
+    )
+    assert got.host == "b"
+
+
+def test_what_we_ended_ourselves_does_not_hide_a_node_that_ended_by_itself():
+    got = failed_first(
+        ended(1, None, reason="the host was restarted", time=99.0),
+        stopped(time=100.0),
+        died(0, code=None, signal=15, time=101.0),
+        ended(0, 1, reason="stopped", time=102.0),
+    )
+    assert (got.host, got.message) == ("b", "the host was restarted")
 
 
 def test_a_kill_before_our_stop_is_a_failure_of_its_own():
@@ -467,6 +558,9 @@ anything = st.one_of(
     ),
     st.builds(ended, nodes, st.none() | st.integers(0, 2), survivors=st.just(()) | st.just(("x",))),
     st.builds(down, nodes),
+    st.builds(back, nodes),
+    st.builds(gone, nodes),
+    st.builds(told_to_end, nodes, times),
     st.builds(wrote, nodes, st.binary(max_size=9000), rank=st.none() | nodes),
     st.builds(stopped, st.text(max_size=3), st.sampled_from([4, 100, 130])),
     st.builds(Warned, message=st.text(max_size=3)),
@@ -490,7 +584,7 @@ def test_no_order_of_events_upsets_it(events, max_restarts):
         decided = decide(state, now=2000.0)
         assert stop is None or decided == Keep()
         got = summary(state, 2000.0, "")
-        assert got.exit_code in (0, 4, 100, 130)
+        assert got.exit_code in (0, 4, 100, 103, 130)
         if any(node.ended and node.ended.survivors for node in state.nodes.values()):
             assert got.exit_code != 0
         if got.exit_code == 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -43,6 +43,15 @@ class Doors:
     keyring: Keyring
     questions: Questions
     gateways: Gateways = field(default_factory=Gateways)
+    again: bool = False
+    """For a host that was lost, or could not be reached, and is tried again."""
+
+    def for_another_try(self) -> Doors:
+        """The same, but that nobody is asked: nobody sits and waits for a question any more.
+
+        A passphrase that was typed once stays known.
+        """
+        return replace(self, again=True, keyring=self.keyring.asking_nobody())
 
 
 def all_doors(*, accept_new: bool, ask: Callable[[str], str] | None = None) -> Doors:
@@ -82,7 +91,7 @@ def way_to(target: Target, doors: Doors, watch: Watch) -> socket.socket | parami
         def connect_gateway(gateway: Target, its_watch: Watch) -> fabric.Connection:
             return persistently(lambda: connect(gateway, doors, its_watch))
 
-        return doors.gateways.through(target, connect_gateway, watch)
+        return doors.gateways.through(target, connect_gateway, watch, again=doors.again)
     if target.proxy_command is not None:
         watch.enter("starting its ProxyCommand", target.reach)
         return ProxySocket(target)

@@ -23,9 +23,14 @@ if TYPE_CHECKING:
 
     from orchestrator.host.protocol import Closable, Watch
     from orchestrator.host.target import Target
+    from orchestrator.host.transport import Transport
 
 # How long a failure is told to who comes later, before the gateway is tried again, in seconds.
 REMEMBERED = 30.0
+# The same for hosts that reconnect: long enough for those that do so at the same moment.
+RECALLED = 2.0
+# How long a gateway may take to answer when such a host asks whether it is still there.
+ANSWER = 10.0
 # A host's own deadline while it waits for a gateway: put off for as long as the gateway has time.
 WAITING = 10.0
 
@@ -36,18 +41,33 @@ class Gateways:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._gateways: dict[Target, Gateway] = {}
+        self._closing: list[threading.Thread] = []
         self._closed = False
 
     def through(
-        self, target: Target, connect: Callable[[Target, Watch], fabric.Connection], watch: Watch
+        self,
+        target: Target,
+        connect: Callable[[Target, Watch], fabric.Connection],
+        watch: Watch,
+        *,
+        again: bool = False,
     ) -> paramiko.Channel:
-        """Return what is a socket to the target's sshd, by way of its last gateway."""
+        """Return what is a socket to the target's sshd, by way of its last gateway.
+
+        `again`: it was there and was lost, and its gateway with it maybe, though nothing says so.
+        """
+        key = target.jumps[-1]
+        known = self._gateways.get(key)
+        if again and known is not None:
+            watch.enter(f"asking its gateway {known.name} for a sign of life", ANSWER + WAITING)
+            known.look()
         with self._lock:
             if self._closed:
                 raise HostError("given up", check="ssh.jump")
-            key = target.jumps[-1]
             gateway = self._gateways.get(key)
-            if gateway is None or gateway.is_stale():
+            if gateway is None or gateway.is_stale(RECALLED if again else REMEMBERED):
+                if gateway is not None:
+                    self._leave(gateway)
                 gateway = self._gateways[key] = Gateway(key)
                 gateway.start(connect)
         connection = gateway.wait(watch)
@@ -69,6 +89,14 @@ class Gateways:
             self._gateways, self._closed = {}, True
         for gateway in every:
             gateway.close()
+        for thread in self._closing:
+            thread.join(ANSWER)
+
+    def _leave(self, gateway: Gateway) -> None:
+        """Close it in the background: a ProxyCommand may take its time."""
+        thread = threading.Thread(target=gateway.close, name=f"leave {gateway.name}", daemon=True)
+        self._closing = [*(t for t in self._closing if t.is_alive()), thread]
+        thread.start()
 
 
 class Gateway:
@@ -83,6 +111,9 @@ class Gateway:
         self._closed = False
         self._stage, self._overdue = "waiting", time.monotonic() + WAITING
         self._failed_at = 0.0
+        self._asking = threading.Lock()
+        self._answered_at = 0.0
+        self._silent = False
 
     def start(self, connect: Callable[[Target, Watch], fabric.Connection]) -> None:
         def run() -> None:
@@ -123,12 +154,22 @@ class Gateway:
     def _by_hand(self) -> str:
         return f"try it by hand: {self.target.by_hand}"
 
-    def is_stale(self) -> bool:
+    def look(self) -> None:
+        """Find out whether it still answers; of those who want to know at once, one asks."""
+        with self._asking:
+            if not self._result.done() or self.is_stale(REMEMBERED) or self._failed_at:
+                return
+            if time.monotonic() - self._answered_at > RECALLED:
+                transport: Transport = self._result.result().transport
+                self._silent = not transport.answers(ANSWER)
+                self._answered_at = time.monotonic()
+
+    def is_stale(self, remembered: float) -> bool:
         if not self._result.done():
             return False
         if self._failed_at:
-            return time.monotonic() - self._failed_at > REMEMBERED
-        return not self._result.result().is_connected
+            return time.monotonic() - self._failed_at > remembered
+        return self._silent or not self._result.result().is_connected
 
     def has_ended(self) -> bool:
         """Whether it was connected and is not any more. Its threads may take a moment to say so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,14 @@ class Keyring:
         self._files: dict[str, KeyFile] = {}
         self._certificates: dict[str, PublicKey | None] = {}
         self._agents: dict[str, SshAgent] = {}
+
+    def asking_nobody(self) -> Keyring:
+        """The same keys, as far as they are open; an agent may have others meanwhile."""
+        same = copy.copy(self)
+        same.ask = lambda _: None
+        for agent in tuple(self._agents.values()):
+            agent.look_again()
+        return same
 
     def identities(self, target: Target) -> list[Identity]:
         files = [self._file(path) for path in target.identity_files]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from orchestrator.errors import HostError
+    from orchestrator.errors import DdpOrchError, HostError
     from orchestrator.link import Call
 
 Request = tuple[str, dict[str, Any]]
+# Told of the host's name and of what became of it, once.
+OnLost: TypeAlias = "Callable[[str, DdpOrchError], None]"
 
 
 class Host(Protocol):
+    """One connection: once it is lost, or could not be made, it takes another one to try again."""
+
     name: str
     overdue: float | None
     """When the stage of connecting that is under way has had its time, by the monotonic clock."""
@@ -31,6 +35,7 @@ class Host(Protocol):
         on_event: Callable[[dict[str, Any], bytes], None] | None = None,
     ) -> Call: ...
     def pulse(self, patience: float) -> None: ...
+    def silence(self) -> float: ...
     def our_time(self, theirs: float) -> float: ...
     def close(self) -> None: ...
 

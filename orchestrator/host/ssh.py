@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import paramiko
 
-from orchestrator.errors import AgentFailed, DdpOrchError, HostError, LinkLost
+from orchestrator.errors import AgentFailed, HostError, LinkLost
 from orchestrator.host.connect import CHANNEL, connect, persistently
 from orchestrator.host.target import resolve
 from orchestrator.link import Call, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import fabric
 
     from inventory.model import Host as HostEntry
     from orchestrator.host.connect import Doors
-    from orchestrator.host.protocol import Closable, Request
+    from orchestrator.host.protocol import Closable, OnLost, Request
     from orchestrator.host.target import Target
 
 # What reading ssh's configuration, and starting the agent, may take, in seconds. ssh is asked for
@@ -34,10 +34,22 @@ STDERR_KEPT, STDERR_READS = 1 << 16, 64
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
+class SshHosts:
+    """Makes hosts by name. The first of a name may ask the person; those after it ask nobody."""
+
+    def __init__(self, entries: Iterable[HostEntry], doors: Doors) -> None:
+        self._entries = {entry.name: entry for entry in entries}
+        self._doors = doors
+        self._made: set[str] = set()
+
+    def __call__(self, name: str, on_lost: OnLost) -> SshHost:
+        doors = self._doors.for_another_try() if name in self._made else self._doors
+        self._made.add(name)
+        return SshHost(self._entries[name], doors, on_lost)
+
+
 class SshHost:
-    def __init__(
-        self, entry: HostEntry, doors: Doors, on_lost: Callable[[str, DdpOrchError], None]
-    ) -> None:
+    def __init__(self, entry: HostEntry, doors: Doors, on_lost: OnLost) -> None:
         self.name = entry.name
         self.overdue: float | None = None
         self.noise = ""
@@ -147,6 +159,9 @@ class SshHost:
             self._close_meanwhile()
         else:
             self._link.beat()
+
+    def silence(self) -> float:
+        return self._link.silence()
 
     def our_time(self, theirs: float) -> float:
         return theirs - self._link.clock_offset

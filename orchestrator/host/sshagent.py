@@ -50,11 +50,15 @@ class SshAgent:
 
     def held(self) -> tuple[Held, ...]:
         """Return its keys, in its order; none where it is not there or does not answer."""
-        if self._held is None:  # looked at first without the lock: it may be busy signing
+        held = self._held
+        if held is None:  # looked at first without the lock: it may be busy signing
             with self._lock:
-                if self._held is None:
-                    self._held = self._listed()
-        return self._held
+                held = self._held = self._listed() if self._held is None else self._held
+        return held
+
+    def look_again(self) -> None:
+        """Forget what it held, and what was wrong with it: the user may have put it right."""
+        self._held, self.problem = None, None
 
     def sign(self, key: PublicKey, data: bytes, algorithm: str) -> bytes:
         flags = FLAGS.get(algorithm.removesuffix(SUFFIX), 0)
@@ -92,18 +96,20 @@ class SshAgent:
 
     def _ask(self, request: bytes, seconds: float) -> tuple[int, bytes]:
         """Return the kind of answer and its body. Who was silent once is not asked again."""
-        if self.problem is None:
+        problem = self.problem
+        if problem is None:
             try:
                 return self._answer(request, seconds)
             except TimeoutError:
-                self.problem = f"ssh-agent at {self.path} did not answer in {seconds:.0f} s"
+                problem = f"ssh-agent at {self.path} did not answer in {seconds:.0f} s"
             except FileNotFoundError:
-                self.problem = f"no ssh-agent is at {self.path}"
+                problem = f"no ssh-agent is at {self.path}"
             except ConnectionRefusedError:
-                self.problem = f"no ssh-agent listens at {self.path} any more"
+                problem = f"no ssh-agent listens at {self.path} any more"
             except OSError as error:
-                self.problem = f"ssh-agent at {self.path}: {error.strerror or error}"
-        raise _Silent(self.problem)
+                problem = f"ssh-agent at {self.path}: {error.strerror or error}"
+            self.problem = problem
+        raise _Silent(problem)
 
     def _answer(self, request: bytes, seconds: float) -> tuple[int, bytes]:
         until = time.monotonic() + seconds

@@ -6,6 +6,7 @@ when it changes.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,18 @@ class Transport(paramiko.Transport):
     def _parse_disconnect(self, m: paramiko.Message) -> None:
         m.get_int()
         self.goodbye = m.get_string()[:LONGEST].decode("utf-8", "replace")
+
+    def answers(self, seconds: float) -> bool:
+        """Ask for a sign of life, as OpenSSH does (ServerAliveInterval): any answer is one."""
+        heard = threading.Event()
+
+        def ask() -> None:
+            with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+                self.global_request("keepalive@openssh.com")
+                heard.set()
+
+        threading.Thread(target=ask, name="sign of life", daemon=True).start()
+        return heard.wait(seconds) and self.is_active()
 
     # ---- why sshd opened no channel ----
     # paramiko keeps one reason for all threads that ask at once, and none of sshd's own words.

@@ -33,31 +33,13 @@ def base_of(state_dir: str) -> str:
     return base
 
 
-def prepare(call: Call, run: str, node: int, state_dir: str) -> str:
-    """Make the folder, private; refuse one that is there already. Return its path."""
-    folder = run_folder(run, node, state_dir)
-    base = base_of(state_dir)
-    for place in (base, os.path.join(base, "runs"), os.path.dirname(folder)):
-        # Not what is above it: a home that is not mounted must not begin to exist.
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(place, 0o700)
-        private(place)
-    try:
-        os.mkdir(folder, 0o700)
-    except FileExistsError:
-        # Another machine's run, of which this controller's own record does not know.
-        message = "%s is there already, from another run of that name; choose another --name"
-        raise FileExistsError(message % folder) from None
-    os.mkdir(os.path.join(folder, "worker-logs"), 0o700)
-    return folder
-
-
 def try_out(call: Call, state_dir: str) -> dict[str, Any]:
     """Try whether runs' folders can be made and written to. Nothing stays."""
     try:
         base = base_of(state_dir)
-        if os.path.lexists(base):
-            private(base)
+        for folder in (base, os.path.join(base, "runs")):
+            if os.path.lexists(folder):
+                private(folder)
         # Where it is still to be made, what it will be made in is tried.
         place = base if os.path.lexists(base) else os.path.dirname(base.rstrip("/"))
         if not os.path.isdir(place):
@@ -106,6 +88,14 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
+def make_way(folder: str, path: str) -> None:
+    """Make folder/path with all on the way there private; makedirs would make but the last one."""
+    for part in path.split("/") if path else ():
+        folder = os.path.join(folder, part)
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+
+
 def home_or_root() -> str:
     """Return where to start what needs no folder: a home may be missing, or not be mounted yet."""
     home = os.path.expanduser("~")
@@ -117,7 +107,7 @@ def put(call: Call, folder: str, path: str, mode: int = 0o600) -> None:
     target = os.path.join(folder, path)
     if os.path.isabs(path) or ".." in path.split("/"):
         raise ValueError("%r leads out of the run's folder" % path)
-    os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+    make_way(folder, os.path.dirname(path))
     descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(call.body)

@@ -6,10 +6,11 @@ so that many short lines make few packets.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 
-from . import runs, supervisor
+from . import outputs, processes, record, runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,77 +20,118 @@ if TYPE_CHECKING:
 
 PULSE = 0.03
 CHUNK = 1 << 18
-LOGS = "worker-logs"
+# How often a run is looked at that says nothing of its end: its supervisor may be dead.
+LOOK = 1.0
 
 
-def launch(call: Call, folder: str, **spec: Any) -> dict[str, int]:  # noqa: ANN401  see runs.start
-    """Start a run and follow it from its beginning."""
+def launch(
+    call: Call,
+    folder: str,
+    cursors: dict[str, int],
+    **spec: Any,  # noqa: ANN401  see runs.start
+) -> dict[str, Any]:
+    """Start a run, if that is still to be done, and follow it."""
     runs.start(call, folder, **spec)
-    return follow(call, folder, {})
+    return follow(call, folder, cursors)
 
 
-def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, int]:
+def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, Any]:
     """Emit {"file", "offset"} with the bytes there, until the run has ended and all is sent.
 
-    A run whose last word could not be written, on a full disk or in a folder that somebody has
-    removed, ends as well: its supervisor was ours.
+    {"caught_up": true} comes when all that was there at the beginning is sent, after {"unstarted":
+    true} where nothing was; {"unattended": true} when its supervisor is found dead. Such a run ends
+    when none of its processes is left.
     """
     offsets = dict(cursors)
     open_files: dict[str, int] = {}
+    end = End(folder)
+    caught_up = unattended = False
     try:
         while not call.cancelled.is_set():
             # First the journal is looked at, then the logs, then both are sent as far as seen, the
             # logs first: whatever the journal tells of, the lines written before it go ahead of it.
-            ended = last_word(folder) or runs.over(folder)
-            journal = seen(folder, [supervisor.JOURNAL], open_files)
-            known = [name for name in open_files if name != supervisor.JOURNAL]
-            logs = seen(folder, [*known, *names(folder)], open_files)
+            ended = end.reached(open_files.get(record.JOURNAL))
+            journal = seen(folder, [record.JOURNAL], open_files)
+            known = [name for name in open_files if name != record.JOURNAL]
+            logs = seen(folder, [*known, *outputs.names(folder)], open_files)
             send(call, logs, open_files, offsets)
             send(call, journal, open_files, offsets)
+            if not caught_up:
+                caught_up = True
+                if end.state in ("starting", "setting-up"):
+                    call.emit({"unstarted": True})
+                call.emit({"caught_up": True})
+            if end.state == "lost" and not unattended and not ended:
+                unattended = True
+                call.emit({"unattended": True})
             if ended:
                 break
             time.sleep(PULSE)
     finally:
         for descriptor in open_files.values():
             os.close(descriptor)
-    return offsets
+    return {"offsets": offsets, "state": end.state}
 
 
-def last_word(folder: str) -> bool:
-    """Whether the journal's last line is the end: the exit record is renamed just before it."""
-    if not os.path.exists(os.path.join(folder, supervisor.EXIT_RECORD)):
-        return False
-    return supervisor.last_event(folder) == "ended"
+class End:
+    """Whether a run has ended, by its own last word; else by what is left of it."""
 
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.state = "running"
+        self._record: dict[str, Any] = {}
+        self._looked = float("-inf")
+        self._told = -1  # how long the journal was, when its last line was no end
 
-def names(folder: str) -> list[str]:
-    outputs = (supervisor.TORCHRUN, supervisor.SETUP)
-    found = [name + end for name in outputs for end in (".out", ".err")]
-    logs = os.path.join(folder, LOGS)
-    for turn in listed(logs):
-        files = listed(os.path.join(logs, turn)) if turn.isdigit() else []
-        found += ["%s/%s/%s" % (LOGS, turn, name) for name in files]
-    return [name for name in found if name.endswith((".out", ".err"))]
+    def reached(self, journal: int | None) -> bool:
+        """Look at the journal, which is held open: its folder may have been removed meanwhile."""
+        if journal is not None and self._last_word(journal):
+            self.state = "ended"
+            return True
+        if time.monotonic() - self._looked < LOOK:
+            return False
+        self._looked = time.monotonic()
+        self.state = record.state_of(self.folder)
+        if self.state in ("absent", "unreadable"):
+            return self._is_gone()
+        with contextlib.suppress(OSError, ValueError):  # it could be read a moment ago
+            self._record = record.read(self.folder, record.RUN) or self._record
+        if self.state == "lost":
+            cookie, since = self._record.get("cookie"), self._record.get("since") or 0
+            return not (cookie and processes.members(cookie, since=since))
+        if self.state == "ended":
+            return self._is_gone()  # its last line comes right after the record
+        return self.state in ("rebooted", "elsewhere")
 
+    def _is_gone(self) -> bool:
+        known = self._record
+        return not any(record.is_alive(known.get(who)) for who in ("supervisor", "guard"))
 
-def listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []  # made or removed at this moment; the next look sees it
+    def _last_word(self, journal: int) -> bool:
+        try:
+            size = os.fstat(journal).st_size
+        except OSError:
+            return False
+        if size == self._told:
+            return False
+        self._told = size
+        return record.last_event(journal) == "ended"
 
 
 def seen(folder: str, names: list[str], open_files: dict[str, int]) -> dict[str, int]:
     """Return the sizes of the files by now; those that are new are opened."""
+    sizes = {}
     for name in names:
-        if name not in open_files:
-            try:
+        try:
+            if name not in open_files:
                 # Held open: a file that is removed, or written anew, is still read to its end.
-                flags = os.O_RDONLY | os.O_NOFOLLOW
-                open_files[name] = os.open(os.path.join(folder, name), flags)
-            except OSError:
-                continue
-    return {name: os.fstat(open_files[name]).st_size for name in names if name in open_files}
+                open_files[name] = record.reading(os.path.join(folder, name), os.O_RDONLY)
+            sizes[name] = os.fstat(open_files[name]).st_size
+        except OSError:
+            # Not there yet. Or a file server has lost it: that is no matter of the run's.
+            if name in open_files:
+                os.close(open_files.pop(name))
+    return sizes
 
 
 def send(
@@ -103,7 +145,10 @@ def send(
             offset = offsets.get(name, 0)
             if offset >= size:
                 continue
-            data = os.pread(open_files[name], min(CHUNK, size - offset), offset)
+            try:
+                data = os.pread(open_files[name], min(CHUNK, size - offset), offset)
+            except OSError:
+                continue  # of a file server's; the next look tries again
             if data:
                 call.emit({"file": name, "offset": offset}, data)
                 offsets[name] = offset + len(data)

@@ -1,236 +1,232 @@
 """Keeps one node of one run: starts torchrun, watches its workers, ends everything, writes it down.
 
-A process of its own, one per run and host. What happens goes into the journal, a file of JSON lines
-that followers read by offset: nothing needs to be asked, nothing is lost when nobody reads.
-For now it ends with the agent that started it: `leash`, its stdin, says stop, or ends.
+A process of its own, one per run and host, that nobody need be connected to. What happens goes into
+the journal, a file of JSON lines that followers read by offset: nothing needs to be asked, nothing
+is lost when nobody reads. Above it sits a guard (guard.py), which carries on should it be killed.
+SIGTERM: look into stop.json, and stop as it says. SIGINT: stop now, without grace.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import json
 import os
-import re
-import select
 import signal
-import subprocess
-import sys
 import time
 
-from . import processes
+from . import company, ending, growth, journal, outputs, processes, record, root, workers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Iterable
 
-JOURNAL = "journal.jsonl"
-EXIT_RECORD = "exit.json"
-# How its command's own output is called: torchrun's, or a setup command's.
-TORCHRUN, SETUP = "torchrun", "setup"
-STARS = "********"
-# Given back at the end, so that a full disk still has room for the last word.
-SPARE, SPARE_BYTES = ".spare", 1 << 16
+TORCHRUN = outputs.TORCHRUN
 GRACE = 10.0
-# How often new workers are looked for: closely for the first while, so that one that dies at once
-# is seen. Their end is not polled for: a pidfd tells.
-LOOK_CLOSELY, LOOK, FIRST_WHILE = 0.02, 0.1, 60.0
-# torchrun's closing words, a block for each worker that failed: one that came and went between two
-# looks is known from there.
-REPORTED = re.compile(
-    r"^ +rank +: (\d+) \(local_rank: (\d+)\)\n +exitcode +: (-?\d+) \(pid: (\d+)\)", re.MULTILINE
-)
-
-
-class Worker:
-    """A worker as it is: its ranks are read from its own environment."""
-
-    def __init__(self, process: processes.Process, env: dict[str, str]) -> None:
-        self.process = process
-        self.rank = int(env["RANK"])
-        self.table: dict[str, Any] = {
-            "pid": process.pid,
-            "rank": self.rank,
-            "local_rank": int(env["LOCAL_RANK"]),
-            "group_rank": int(env["GROUP_RANK"]),
-            "world_size": int(env["WORLD_SIZE"]),
-            "restart": int(env.get("TORCHELASTIC_RESTART_COUNT", 0)),
-        }
-        self.siblings = int(env["LOCAL_WORLD_SIZE"])
-        self.error_file = env.get("TORCHELASTIC_ERROR_FILE", "")
-        self.pidfd = processes.pidfd_open(process.pid)
+# Nothing is waited for that does not wake us; this is for what a full disk did not take.
+IDLE, RETRY = 30.0, 1.0
+CANCELLED, FAILED = 103, 100
 
 
 class Supervisor:
-    def __init__(self, spec: dict[str, Any], leash: int | None) -> None:
-        self.folder: str = spec["folder"]
-        self.cookie: str = spec["cookie"]
+    def __init__(self, spec: dict[str, Any], guard: int) -> None:
         self.spec = spec
-        self.leash = leash
+        self.folder: str = spec["folder"]
+        # Of whom a setup command is a part: whoever wants its end says so there.
+        self.node: str = spec.get("node", self.folder)
+        self.cookie: str = spec["cookie"]
         self.grace: float = spec.get("grace", GRACE)
-        self.output: str = spec.get("output", TORCHRUN)
-        # What no record may hold; a worker's exception may have it in its message.
-        self.secrets: list[str] = list(spec.get("env", {}).get("secrets", {}).values())
+        self.guard = guard
+        self.since = 0  # when the run's oldest process began
         self.root: int | None = None
+        self.inherited: list[int] | None = None  # its identity, where another one started it
         self.status: int | None = None  # torchrun's, as waitpid gives it
-        self.workers: dict[int, Worker] = {}  # by pid, those that live
-        # Of workers that became our children, as waitpid gave them.
-        self.statuses: dict[int, int] = {}
-        self.round = -1
-        self.failed_workers = 0
         self.stopping = False
-        self.ending = False  # from here on it is we who end what is left
-        self.signalled = False
+        self.why, self.code = "", FAILED  # of the end, for the others
+        self.asked: set[int] = set()  # signals, till they are obeyed
         self.kill_at: float | None = None
-        self._line = b""
-        self._unwritten = b""
-        self._unannounced = self.output == TORCHRUN  # there are workers to look for
-        self._since = time.monotonic()
-        self._journal = os.open(
-            os.path.join(self.folder, JOURNAL), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-        )
-
-    # ---- the record ----
-
-    def note(self, event: str, **more: Any) -> None:  # noqa: ANN401  JSON
-        line = json.dumps(dict({"event": event, "time": time.time()}, **more)) + "\n"
-        self._unwritten += line.encode()
-        self.write()
-
-    def write(self) -> None:
-        """Write what is noted. A full disk ends no job: what it refuses is tried again later."""
-        try:
-            while self._unwritten:
-                self._unwritten = self._unwritten[os.write(self._journal, self._unwritten) :]
-        except OSError:
-            return
-
-    def finish(
-        self, reason: str, survivors: Iterable[dict[str, Any]] = (), leftovers: int = 0
-    ) -> None:
-        code, number = None, None
-        if self.status is not None:
-            if os.WIFSIGNALED(self.status):
-                number = os.WTERMSIG(self.status)
-            else:
-                code = os.WEXITSTATUS(self.status)
-        record = {
-            "code": code,
-            "signal": number,
-            "reason": reason,
-            "leftovers": leftovers,
-            "survivors": list(survivors),
-        }
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self.folder, SPARE))
-        self.write()
-        temporary = os.path.join(self.folder, "." + EXIT_RECORD)
-        try:
-            with open(temporary, "w", encoding="utf-8", opener=private) as file:
-                json.dump(dict(record, time=time.time()), file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.rename(temporary, os.path.join(self.folder, EXIT_RECORD))
-        except OSError as error:
-            sys.stderr.write("no exit record: %s\n" % error)
-        self.note("ended", **record)
+        self.remembered = True
+        self.journal = journal.Journal(self.folder)
+        self.note = self.journal.note
+        self.growth = growth.Growth(self.folder)
+        self._wake = -1
+        secrets = spec.get("env", {}).get("secrets", {}).values()
+        self.workers = workers.Workers(self.note, secrets, spec.get("max_restarts"))
+        self.company = company.Company(spec, self.note)
+        self.host = "this host"  # as the run calls it, once its record has been read
 
     # ---- its life ----
 
     def run(self) -> None:
-        processes.become_subreaper()
-        wake, waker = os.pipe()
-        os.set_blocking(waker, False)
-        signal.set_wakeup_fd(waker)
-        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-            signal.signal(number, lambda number, frame: self.on_signal(number))
+        """Start torchrun and see it through."""
+        self.heed_signals()
         try:
-            with open(os.path.join(self.folder, SPARE), "wb") as file:
-                file.write(bytes(SPARE_BYTES))
-            self.root = self.start()
-        except OSError as error:
-            self.finish(why_not(error, self.spec["argv"][0]))
+            if self.wish() is None:
+                journal.save_room(self.folder)
+                # Who we are, first: whoever wants the end knows whom to tell, or is heard below.
+                self.remember()
+            if self.wish() is not None:
+                self.finish("stopped before it started")
+                return
+            self.root = root.start(self.spec)
+        except (OSError, ValueError) as error:
+            self.finish(root.why_not(error, self.spec["argv"][0]))
             return
+        self.try_to_remember()
         self.note("started", pid=self.root)
-        while self.status is None:
-            if self.kill_at is not None and time.monotonic() >= self.kill_at:
-                break
-            self.wait(wake)
-            if self.signalled:
-                self.signalled = False
-                self.stop(self.grace)
-            self.watch_workers()
-            self.reap()
-            self.write()
-        self.watch_workers()
-        self.ending = True
-        left = [p for p in processes.members(self.cookie, os.getpid()) if p.pid != self.root]
-        survivors = processes.end_all(self.cookie, os.getpid(), self.reap)
-        self.watch_workers()
-        self.note_unseen_failures()
-        self.finish("stopped" if self.stopping else "exited", survivors, len(left))
+        self.company.begin()
+        self.see_through()
 
-    def start(self) -> int:
-        spec = self.spec
-        path = os.path.join(self.folder, self.output)
-        env = merged(dict(os.environ), spec["env"])
-        env[processes.COOKIE] = self.cookie
-        with open(path + ".out", "ab", opener=private) as out, open(
-            path + ".err", "ab", opener=private
-        ) as err:
-            child = subprocess.Popen(
-                spec["argv"],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                env=env,
-                cwd=spec["cwd"],
-                start_new_session=True,
-            )
-        child.returncode = 0  # reaped by us; Popen need not try
-        return child.pid
+    def take_over(self) -> None:
+        """Carry on where a supervisor was killed: what it had started is our child now."""
+        self.heed_signals()
+        told = record.entries(self.folder)
+        if os.path.lexists(os.path.join(self.folder, record.EXIT)):
+            if [entry["event"] for entry in told[-1:]] != ["ended"]:
+                self.note("ended", **journal.last_word(self.folder))  # it died between the two
+            return
+        self.note("took-over")
+        with contextlib.suppress(OSError, ValueError):
+            self.inherited = (record.read(self.folder, record.RUN) or {}).get("root")
+        self.root = self.inherited[0] if self.inherited else None
+        self.try_to_remember()
+        self.workers.go_on(told)
+        self.go_on_stopping(told)
+        self.company.begin(next((e["port"] for e in told if e["event"] == "listening"), 0))
+        if self.root is None:
+            # Between the start and the record of it: what was started is our child.
+            self.finish("its supervisor was killed as it started", self.end_all())
+            return
+        self.see_through()
 
-    def on_signal(self, number: int) -> None:
-        # Only noted: it may interrupt anything halfway. The wakeup pipe ends the wait.
-        if number != signal.SIGCHLD:
-            self.signalled = True
+    def see_through(self) -> None:
+        while not self.over():
+            self.obey()
+            self.look()
+            self.keep_company()
+            self.wait()
+        self.look()
+        self.workers.ending = True
+        members = processes.members(self.cookie, os.getpid(), self.since)
+        left = [process for process in members if process.pid != self.root]
+        survivors = self.end_all()
+        self.look()
+        if not self.workers.failed and self.status != 0 and not self.stopping:
+            self.workers.note_unseen_failures(os.path.join(self.folder, TORCHRUN + ".err"))
+        how = "stopped" if self.stopping else "exited" if self.status is not None else journal.LOST
+        well = self.status == 0 and not self.stopping
+        if not well:
+            self.company.tell(self.why or self.what_failed(), self.code)
+        self.finish(how, survivors, len(left))
+        self.company.leave(well=well)
 
-    def wait(self, wake: int) -> None:
+    def keep_company(self) -> None:
+        """Stop at the first bad end on any node; nobody need be attached for that."""
+        if self.stopping:
+            return
+        if self.workers.lost:
+            self.stop(self.grace, {"why": self.what_failed(), "exit_code": FAILED})
+        elif heard := self.company.heard():
+            self.stop(self.grace, heard)
+
+    def what_failed(self) -> str:
+        host, status = self.host, self.status
+        if self.workers.lost:
+            return self.workers.lost % host
+        if status is None:
+            return "torchrun on %s was lost" % host
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = None if number else os.WEXITSTATUS(status)
+        return "torchrun on %s %s" % (host, workers.how(code, number))
+
+    def end_all(self) -> list[dict[str, Any]]:
+        return ending.end_all(self.cookie, os.getpid(), self.reap, since=self.since)
+
+    def over(self) -> bool:
+        self.reap()
+        late = self.kill_at is not None and time.monotonic() >= self.kill_at
+        # A supervisor that was killed after it had reaped torchrun took its exit code along.
+        gone = self.inherited is not None and not record.is_alive(self.inherited)
+        return late or gone or self.status is not None
+
+    def look(self) -> None:
+        if self.spec.get("output", TORCHRUN) == TORCHRUN:
+            self.workers.look(self.root if self.status is None else None)
+        self.journal.write()
+        if not self.remembered:
+            self.try_to_remember()
+        self.growth.tick(time.monotonic())
+
+    def heed_signals(self) -> None:
+        self._wake, waker = os.pipe()
+        os.set_blocking(waker, False)
+        os.set_blocking(self._wake, False)
+        signal.set_wakeup_fd(waker)
+        for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # Only noted: it may interrupt anything halfway. The wakeup pipe ends the wait. And not
+            # ignored: what is started would inherit that.
+            signal.signal(number, lambda number, frame: self.asked.add(number))
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+
+    def wait(self) -> None:
         """Sleep until something may have happened."""
-        fds = [wake, *(worker.pidfd for worker in self.workers.values() if worker.pidfd >= 0)]
-        if self.leash is not None:
-            fds.append(self.leash)
-        # Without pidfds (Linux before 5.3) the workers' ends are polled for like their beginnings.
-        polled = self._unannounced or len(fds) < len(self.workers) + 2
-        close = time.monotonic() - self._since < FIRST_WHILE
-        timeout = 1.0 if not polled else LOOK_CLOSELY if close else LOOK
+        timeout = RETRY if self.journal.unwritten or not self.remembered else IDLE
+        if self.spec.get("output", TORCHRUN) == TORCHRUN:
+            timeout = self.workers.look_again_in(timeout)
+        timeout = self.growth.timeout(time.monotonic(), timeout)
         if self.kill_at is not None:
             timeout = min(timeout, max(0.0, self.kill_at - time.monotonic()))
-        ready, _, _ = select.select(fds, [], [], timeout)
-        if wake in ready:
-            os.read(wake, 4096)
-        if self.leash is not None and self.leash in ready:
-            self.obey(os.read(self.leash, 4096))
+        ready = self.company.wait([self._wake, *self.workers.fds()], timeout)
+        if self._wake in ready:
+            os.read(self._wake, 4096)
 
-    def obey(self, data: bytes) -> None:
-        """Take a line {"stop": grace}; or the end of the agent, and then ours too."""
-        if not data:
-            self.leash = None
-            self.stop(self.grace)
+    def obey(self) -> None:
+        asked, self.asked = self.asked, set()
+        if not asked & {signal.SIGTERM, signal.SIGINT}:
             return
-        *lines, self._line = (self._line + data).split(b"\n")
-        for line in lines:
-            self.stop(json.loads(line)["stop"])
+        try:
+            wanted = self.wish() or {}
+        except OSError:
+            wanted = {}
+        self.stop(0.0 if signal.SIGINT in asked else seconds(wanted, self.grace), wanted)
 
-    def stop(self, grace: float) -> None:
+    def wish(self) -> dict[str, Any] | None:
+        """Return what stop.json says; None where nobody wants the end."""
+        try:
+            return record.read(self.node, record.STOP)
+        except ValueError:
+            return {}  # it makes no sense, but somebody put it there
+
+    def stop(self, grace: float, wanted: dict[str, Any]) -> None:
         if not self.stopping:
             self.stopping = True
-            self.note("stopping", grace=grace)
-            if self.root is not None and self.status is None:
+            if self.root is not None and self.is_child(self.root):
                 # Our unreaped child. Only torchrun is told; it tells its workers.
-                os.kill(self.root, signal.SIGTERM)
+                for number in (signal.SIGTERM, signal.SIGCONT):
+                    os.kill(self.root, number)
+            # Noted when it is done: who takes over from here on does not do it again, as to a
+            # torchrun that is about to end a second signal is the end of its patience.
+            self.why = str(wanted.get("why", "its supervisor was told to end"))
+            self.code = wanted.get("exit_code", CANCELLED)
+            by = wanted.get("by", "")
+            self.note("stopping", grace=grace, why=self.why, exit_code=self.code, by=by)
+            self.company.tell(self.why, self.code)
         kill_at = time.monotonic() + grace
         self.kill_at = kill_at if self.kill_at is None else min(self.kill_at, kill_at)
+
+    def go_on_stopping(self, told: list[dict[str, Any]]) -> None:
+        """Give what another one was about to end the rest of its grace."""
+        begun = [entry for entry in told if entry["event"] == "stopping"]
+        for entry in begun[:1]:
+            self.stopping, self.why, self.code = True, entry["why"], entry["exit_code"]
+            rest = seconds(entry, self.grace) - abs(time.time() - entry["time"])
+            self.kill_at = time.monotonic() + max(0.0, rest)
+        with contextlib.suppress(OSError):
+            if self.wish() is not None:
+                self.asked.add(signal.SIGTERM)
+
+    def is_child(self, pid: int) -> bool:
+        self.reap()
+        found = processes.find(pid)
+        return self.status is None and found is not None and found.parent == os.getpid()
 
     def reap(self) -> bool:
         """Collect what has ended; return True when no child is left at all."""
@@ -241,141 +237,46 @@ class Supervisor:
                 return True
             if pid == 0:
                 return False
-            if pid == self.root:
+            if pid == self.root and self.status is None:
                 self.status = status
-            elif pid in self.workers:
-                self.statuses[pid] = status
+            else:
+                self.workers.reaped(pid, status)
 
-    # ---- the workers ----
+    # ---- the record ----
 
-    def watch_workers(self) -> None:
-        for worker in list(self.workers.values()):
-            now = processes.find(worker.process.pid)
-            if now is None or now.dead or now.start != worker.process.start:
-                # torchrun looks every 100 ms and reaps; until then the zombie tells its status.
-                if now is not None and now.start == worker.process.start:
-                    self.worker_ended(worker, now.status)
-                else:
-                    self.worker_ended(worker, self.statuses.pop(worker.process.pid, None))
-        if self.root and self.status is None:
-            self.find_workers(self.root)
-
-    def worker_ended(self, worker: Worker, status: int | None) -> None:
-        del self.workers[worker.process.pid]
-        if worker.pidfd >= 0:
-            os.close(worker.pidfd)
-        self._unannounced = True
-        self._since = time.monotonic()
-        code = number = None
-        if status is not None:
-            code, number = (None, status & 0x7F) if status & 0x7F else (status >> 8, None)
-            self.failed_workers += bool(status)
-        error = error_in(worker.error_file, self.secrets)
-        ours = self.ending
-        self.note("worker", code=code, signal=number, error=error, ours=ours, **worker.table)
-
-    def find_workers(self, parent: int) -> None:
-        if not self._unannounced:
-            return
-        for pid in processes.children(parent):
-            if pid in self.workers:
-                continue
-            env = processes.environment(pid)
-            process = processes.find(pid)
-            if not process or process.dead:
-                continue
-            try:
-                self.workers[pid] = Worker(process, env)
-            except (KeyError, ValueError):
-                # A wrapper around the real torchrun, or its fork before exec.
-                self.find_workers(pid)
-        ranks = {worker.rank for worker in self.workers.values()}
-        if self.workers and len(ranks) == max(w.siblings for w in self.workers.values()):
-            self._unannounced = False
-            self.round += 1
-            table = sorted((w.table for w in self.workers.values()), key=lambda row: row["rank"])
-            self.note("workers", round=self.round, workers=table)
-
-    def note_unseen_failures(self) -> None:
-        """Add what torchrun says of workers that came and went between two looks."""
-        if self.failed_workers or self.status == 0 or self.stopping:
-            return
+    def try_to_remember(self) -> None:
+        """Remember what is so already; what a full disk does not take is tried again later."""
         try:
-            with open(os.path.join(self.folder, TORCHRUN + ".err"), "rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
-                text = file.read().decode("utf-8", "replace")
-        except OSError:
-            return
-        for rank, local_rank, value, pid in REPORTED.findall(text):
-            code = int(value)
-            self.note(
-                "worker",
-                pid=int(pid),
-                rank=int(rank),
-                local_rank=int(local_rank),
-                code=code if code >= 0 else None,
-                signal=-code if code < 0 else None,
-                error=None,
-            )
+            self.remember()
+            self.remembered = True
+        except (OSError, ValueError):
+            self.remembered = False
+
+    def remember(self) -> None:
+        """Write down who keeps the run, and what it keeps."""
+        known = record.read(self.folder, record.RUN) or {"version": record.VERSION}
+        self.host = known.get("host", self.host)
+        known.update(record.here(), cookie=self.cookie)
+        known.update(supervisor=identity(os.getpid()), guard=identity(self.guard))
+        known.update(root=identity(self.root) or known.get("root"))
+        oldest = known["guard"] or known["supervisor"] or [0, 0]
+        self.since = known["since"] = known.get("since") or oldest[1]
+        record.write(self.folder, record.RUN, known)
+
+    def finish(
+        self, reason: str, survivors: Iterable[dict[str, Any]] = (), leftovers: int = 0
+    ) -> None:
+        self.growth.note()
+        # waitpid() has said that no child of ours is left, or who is: whatever /proc shows.
+        self.journal.write_exit(self.status, reason, survivors, leftovers, proven=True)
 
 
-def merged(here: dict[str, str], env: dict[str, Any]) -> dict[str, str]:
-    """Lay the run's environment over this host's: see commands.Environment for the kinds."""
-    kept = {name: value for name, value in here.items() if name not in env.get("removed", ())}
-    whole = dict(env["defaults"], **kept)
-    whole.update(env["fixed"])
-    whole.update(env.get("secrets", {}))
-    for name, value in env["prepended"].items():
-        parts = [value, whole.get(name)]
-        whole[name] = ":".join(part for part in parts if part)
-    return whole
+def identity(pid: int | None) -> list[int] | None:
+    found = processes.find(pid) if pid else None
+    return [found.pid, found.start] if found else None
 
 
-def why_not(error: OSError, program: str) -> str:
-    if error.errno == errno.E2BIG:
-        return "the environment and the arguments together are more than this host's kernel takes"
-    named = error.filename or program
-    return "%s: %s" % (named, error.strerror)
-
-
-def private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def last_event(folder: str) -> str | None:
-    """Name the journal's last entry; None when it has none, or one that is only half written."""
-    try:
-        with open(os.path.join(folder, JOURNAL), "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - (1 << 16)))
-            name: str = json.loads(file.read(1 << 16).splitlines()[-1])["event"]
-            return name
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
-
-
-def error_in(path: str, secrets: Iterable[str] = ()) -> dict[str, str] | None:
-    """Read the exception that torch's @record wrote, where the script uses it."""
-
-    def known(text: object, most: int) -> str:
-        text = str(text)
-        for secret in secrets:  # before it is cut: half a one would be known to nobody
-            text = text.replace(secret, STARS).replace(repr(secret)[1:-1], STARS)
-        return text[:most]
-
-    try:
-        with open(path, encoding="utf-8") as file:
-            message = json.load(file)["message"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    if isinstance(message, dict):
-        more = message.get("extraInfo")
-        callstack = more.get("py_callstack", "") if isinstance(more, dict) else ""
-        return {
-            "message": known(message.get("message", ""), 2000),
-            "traceback": known(callstack, 20000),
-        }
-    return {"message": known(message, 2000), "traceback": ""}
-
-
-def main(spec: dict[str, Any], leash: int) -> None:
-    Supervisor(spec, leash).run()
+def seconds(wanted: dict[str, Any], otherwise: float) -> float:
+    """Return the grace that somebody asked for."""
+    grace = wanted.get("grace")
+    return grace if isinstance(grace, (int, float)) and grace >= 0 else otherwise

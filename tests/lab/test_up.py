@@ -7,10 +7,13 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator.node import record, stopping
+from tests.lab.conftest import running
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -143,22 +146,119 @@ def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path
     assert "first failure: rank 1 on lab2, SIGSEGV" in done.stdout
 
 
-def test_a_lost_connection_ends_the_run_and_is_named(rooms: Rooms) -> None:
-    run = rooms.start("up", rooms.inventory(2), "--", worker("raises"), "99")
+WAITER = """
+import os, sys, time
+print("rank", os.environ["RANK"], "begins", flush=True)
+number = 0
+while not os.path.exists(sys.argv[1]):
+    number += 1
+    print("line", number, flush=True)
+    time.sleep(0.001)
+print("the last of", number, flush=True)
+"""
+
+
+@pytest.fixture
+def waiter(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a script, and the file that it waits for while it writes and writes."""
+    script = tmp_path / "waiter.py"
+    script.write_text(WAITER)
+    return script, tmp_path / "go"
+
+
+def read_until(run: subprocess.Popen[str], text: str, times: int = 1) -> str:
+    assert run.stdout is not None
+    seen = ""
+    while seen.count(text) < times:
+        line = run.stdout.readline()
+        assert line, seen
+        seen += line
+    return seen
+
+
+@pytest.mark.slow
+def test_a_lost_connection_is_sought_and_no_byte_is_lost(
+    rooms: Rooms, waiter: tuple[Path, Path]
+) -> None:
+    script, go = waiter
+    run = rooms.start("up", "-n", "sought", rooms.inventory(2), "--", script, go)
     try:
-        assert run.stdout is not None
-        seen = ""
-        while seen.count("begins") < 2:
-            line = run.stdout.readline()
-            assert line, seen
-            seen += line
-        rooms.hosts[1].drop_connections()
+        seen = read_until(run, "begins", 2)
+        for _ in range(3):
+            rooms.hosts[1].drop_connections()
+            seen += read_until(run, "lab2 is back")
+        go.touch()
         out, _ = run.communicate(timeout=60)
+    finally:
+        go.touch()
+        run.kill()
+        run.communicate()
+    assert run.returncode == 0, seen + out
+    assert seen.count("no contact with lab2") == 3
+    for rank in (0, 1):
+        there = rooms.hosts[rank].home / f".ddp-orch/runs/sought/{rank}/worker-logs/0/r{rank}.out"
+        lines = (rooms.state / f"runs/sought/logs/rank{rank}.out").read_text()
+        assert lines == there.read_text()
+        count = lines.count("line ")
+        numbered = "".join(f"line {number}\n" for number in range(1, count + 1))
+        assert lines == f"rank {rank} begins\n{numbered}the last of {count}\n"
+
+
+def end(rooms: Rooms, name: str, count: int) -> None:
+    """End a run that was left, as `down` would."""
+    for rank, host in enumerate(rooms.hosts[:count]):
+        folder = f"{host.home}/.ddp-orch/runs/{name}/{rank}"
+        assert stopping.stop(None, folder, 0.0)["verified"]  # type: ignore[arg-type]  no call
+
+
+@pytest.mark.slow
+def test_detached_it_returns_when_all_workers_run(rooms: Rooms, waiter: tuple[Path, Path]) -> None:
+    script, go = waiter
+    try:
+        done = rooms.ddp_orch("up", "-d", "-n", "left", rooms.inventory(2), "--", script, go)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "all workers run:\n" in done.stdout
+        assert done.stdout.endswith(
+            "run left goes on without us on lab1, lab2\n"
+            "  ddp-orch attach left    or: logs, ps, down\n"
+        )
+        assert sorted(running().values()).count("left") >= 4
+        known = [
+            record.read(f"{host.home}/.ddp-orch/runs/left/{rank}", record.RUN) or {}
+            for rank, host in enumerate(rooms.hosts[:2])
+        ]
+        assert [(each["host"], each["node"]) for each in known] == [("lab1", 0), ("lab2", 1)]
+        assert {each["plan"]["run"] for each in known} == {"left"}
+        assert all("@" in each["owner"] for each in known)
+    finally:
+        end(rooms, "left", 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_controller_that_goes_leaves_the_run_as_it_is(
+    rooms: Rooms, waiter: tuple[Path, Path], number: signal.Signals
+) -> None:
+    script, go = waiter
+    name = f"goes-{number}"
+    run = rooms.start("up", "-n", name, rooms.inventory(1), "--", script, go)
+    try:
+        seen = read_until(run, "begins")
+        run.send_signal(number)
+        out, _ = run.communicate(timeout=60)
+        left = number is not signal.SIGKILL
+        assert run.returncode == (101 if left else -signal.SIGKILL), seen + out
+        assert (f"run {name} goes on without us on lab1" in out) is left
+        logs = rooms.hosts[0].home / f".ddp-orch/runs/{name}/0/worker-logs/0/r0.out"
+        before = logs.stat().st_size
+        deadline = time.monotonic() + 20
+        while logs.stat().st_size == before:
+            assert time.monotonic() < deadline, "the job stands still"
+            time.sleep(0.01)
     finally:
         run.kill()
         run.communicate()
-    assert run.returncode == 4, seen + out
-    assert "lost the connection to lab2" in out
+        end(rooms, name, 1)
 
 
 def test_a_host_that_cannot_start_ends_the_run_of_the_others(rooms: Rooms) -> None:

@@ -10,4 +10,4 @@ def heed_ctrl_c() -> None:
 
 
 def worker(name: str) -> str:
-    return str(Path(__file__).with_name(f"{name}.py"))
+    return str(Path(__file__).parent / f"{name}.py")

@@ -1,87 +1,51 @@
-"""Shows what happens: (event, state) to a terminal, to plain lines, or to JSON.
-
-The only place that writes. Log lines go the short way, without rich: they are many.
-"""
+"""A run as people watch it. Log lines go the short way, without rich: they are many."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import getpass
-import json
-import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, TextIO
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.commands import as_typed
-from orchestrator.errors import INTERRUPTED, UsageError
+from orchestrator.errors import INTERRUPTED
 from orchestrator.events import (
     Checked,
     Connected,
     Connecting,
+    Detached,
     Ended,
     Event,
+    GaveUp,
     HostFailed,
     LinkDown,
+    LinkUp,
     Logged,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
-    Status,
     StopAsked,
+    Stopping,
     Verdict,
     Warned,
     WorkerEnded,
     WorkersUp,
     brief,
-    encode,
 )
 from orchestrator.lines import LineCutter, safe
-from orchestrator.state import signal_name
+from orchestrator.screen.terminal import coloured, console, whole
+from orchestrator.screen.verdicts import MARKS, SEVERITY, STYLES, folded, verdict_table
+from orchestrator.state import RunState, signal_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from orchestrator.errors import DdpOrchError
-    from orchestrator.masking import Mask
-    from orchestrator.plan import RunPlan
-    from orchestrator.state import RunState
 
-# What `nproc_per_node:` says, where only the hosts can tell how many that makes.
-WORKERS = {
-    None: "one per GPU, else 1",
-    "gpu": "one per GPU",
-    "cpu": "one per core",
-    "auto": "one per GPU, else one per core",
-}
 # One colour per host, by its place in the inventory.
 COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
-MARKS = {"pass": "ok", "fail": "FAIL", "warn": "warn", "info": "-", "skip": "-", "unknown": "?"}
-STYLES = {"pass": "green", "fail": "bold red", "warn": "yellow", "unknown": "yellow"}
-# The table's columns: a heading, and the checks whose worst verdict stands there.
-COLUMNS = {
-    "ssh": ("ssh.",),
-    "ping": ("net.ping",),
-    "python": ("env.python",),
-    "torch": ("env.torch",),
-    "rendezvous": ("net.port.rdzv", "net.rdzv"),
-}
-UNBOUNDED = 10_000
-SEVERITY: tuple[Status, ...] = ("fail", "unknown", "warn", "pass", "info", "skip")
-
-
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Leave it to the caller: rich would end the program, and a run must not end so."""
-        raise BrokenPipeError(errno.EPIPE, "the reader of the output has gone")
 
 
 class Screen:
@@ -119,15 +83,23 @@ class Screen:
                 )
             case SetupEnded():
                 self._finish_lines(event.host)
-            case StopAsked():
+            case StopAsked() | Stopping() if _began(event, state):
                 again = "; Ctrl-C again kills it now" if event.exit_code == INTERRUPTED else ""
                 self._say(f"stopping everywhere: {event.why}{again}", "yellow")
             case WorkerEnded() if event.failed and state.plan:
                 self._restarting(event, state.plan.max_restarts)
-            case NodeEnded() | LinkDown():
+            case NodeEnded() | GaveUp():
                 self._finish_lines(event.host)
-                if isinstance(event, LinkDown):
+                if isinstance(event, GaveUp):
                     self._say(f"{event.host}: {event.message}", "bold red")
+            case LinkDown():
+                what = f"no contact with {event.host}: {event.message}; its part of the run goes on"
+                self._say(f"{what}, and it is tried again", "yellow")
+            case LinkUp():
+                self._say(f"{event.host} is back", "green")
+            case Detached():
+                self._say(f"run {event.run} goes on without us on {', '.join(event.hosts)}", "bold")
+                self._say(f"  ddp-orch attach {event.run}    or: logs, ps, down")
             case Warned():
                 self._say(f"warning: {event.message}", "yellow")
                 if event.hint:
@@ -263,14 +235,28 @@ class Screen:
         if event.unverified:
             hosts = ", ".join(event.unverified)
             self._say(
-                f"not verified on {hosts}: without a connection the agent there ends the job by "
-                "itself, within a minute",
+                f"not verified on {hosts}: ddp-orch down {event.run}, once it can be reached",
                 "yellow",
             )
         for survivor in event.survivors:
             self._say(f"still there, could not be ended: {survivor}", "bold red")
         if event.logs:
             self._say(f"logs: {event.logs}")
+
+    # ---- logs ----
+
+    def begin(self, run: str, hosts: Sequence[str]) -> None:
+        self._order = {host: index for index, host in enumerate(hosts)}
+
+    def logged(self, events: Sequence[Logged]) -> None:
+        for event in events:
+            self._logged(event)
+
+    def ended(self) -> None:
+        """Show the last lines of all streams, which have no newline."""
+        cutters, self._cutters = self._cutters, {}
+        for (host, label, *_), cutter in cutters.items():
+            self._lines(host, label, cutter.close())
 
     # ---- exec ----
 
@@ -284,144 +270,13 @@ class Screen:
             self._finish_lines(host)
 
 
-class JsonLines:
-    """A sink for programs: one event per line on stdout."""
-
-    def __call__(self, event: Event, state: RunState) -> None:
-        if isinstance(event, Checked):
-            return  # said verdict by verdict
-        sys.stdout.write(encode(event) + "\n")
-        sys.stdout.flush()
-
-
-class JsonVerdicts:
-    """A sink for programs: one verdict per line, then a summary."""
-
-    def __call__(self, event: Event, state: RunState) -> None:
-        if not isinstance(event, Checked):
-            return
-        for verdict in event.verdicts:
-            sys.stdout.write(json.dumps(asdict(verdict), separators=(",", ":")) + "\n")
-        counts = Counter(verdict.status for verdict in event.verdicts)
-        sys.stdout.write(json.dumps({"summary": {s: counts[s] for s in SEVERITY}}) + "\n")
-        sys.stdout.flush()
-
-
-def folded(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, str]]:
-    """Return what is the same on many hosts once, with their names."""
-    found: dict[tuple[str, str, str, str | None], tuple[Verdict, list[str]]] = {}
-    for verdict in verdicts:
-        shown = (verdict.status, verdict.id, verdict.message, verdict.hint)
-        _, hosts = found.setdefault(shown, (verdict, []))
-        hosts.extend([verdict.host] if verdict.host else [])
-    return ((verdict, ", ".join(hosts)) for verdict, hosts in found.values())
-
-
-def verdict_table(event: Checked) -> Table:
-    """A line per host; in each column the worst that the checks behind it say."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("host", *COLUMNS):
-        table.add_column(heading, overflow="fold")
-    for host in event.hosts:
-        cells = [Text(host)]
-        for prefixes in COLUMNS.values():
-            of_host = [v for v in event.verdicts if v.host == host and v.id.startswith(prefixes)]
-            cells.append(_cell(min(of_host, key=lambda v: SEVERITY.index(v.status), default=None)))
-        table.add_row(*cells)
-    return table
-
-
-def _cell(verdict: Verdict | None) -> Text:
-    if verdict is None:
-        return Text("-")
-    short = verdict.status in ("pass", "info")
-    mark = safe(verdict.message, colours=False) if short else MARKS[verdict.status]
-    return Text(mark, style=STYLES.get(verdict.status, ""))
-
-
-@contextlib.contextmanager
-def whole() -> Iterator[None]:
-    """What is asked for is written, all of it, or that it could not be is said."""
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        pass  # nobody reads any more, which is no mistake
-    except OSError as error:
-        raise UsageError(f"the output cannot be written: {error.strerror}") from None
+def _began(event: StopAsked | Stopping, state: RunState) -> bool:
+    """Whether it was this that began the end: each node tells of it, and other controllers."""
+    return state.stop is not None and state.stop.time == event.time
 
 
 @whole()
-def show_plan(plan: RunPlan, mask: Mask) -> None:
-    shown = console(sys.stdout, colour=coloured(sys.stdout))
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("node", "host", "workers", "address"):
-        table.add_column(heading)
-    for node in plan.nodes:
-        workers = str(node.workers) if node.workers else WORKERS[node.workers_wanted]
-        table.add_row(
-            str(node.rank), Text(node.host), workers, node.address or "found out by preflight"
-        )
-    shown.print(table)
-    for node in plan.nodes:
-        shown.print(f"\n# {node.host}", style="bold", markup=False)
-        for number, command in enumerate(node.setup, 1):
-            first, *more = mask.text(command).splitlines() or [""]
-            lines = [f"# setup {number} of {len(node.setup)}: {first}", *(f"#   {m}" for m in more)]
-            shown.print("\n".join(safe(line, colours=False) for line in lines), markup=False)
-        shown.print(safe(mask.text(as_typed(plan, node)), colours=False), markup=False)
-
-
-@whole()
-def show_text(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def show_error(error: DdpOrchError, mask: Mask) -> None:
-    show_lines([f"ddp-orch: {error}"] + ([f"  -> {error.hint}"] if error.hint else []), mask)
-
-
-def show_lines(lines: Sequence[str], mask: Mask) -> None:
-    sys.stderr.write("".join(safe(mask.text(line), colours=False) + "\n" for line in lines))
-
-
-def asker() -> Callable[[str], str] | None:
-    """Return who asks the person at the terminal for a passphrase; None where there is none.
-
-    What is written goes to the terminal itself: stdout may be a file, or JSON for a program.
-    """
-    try:
-        # In the background a question would only stop the program.
-        there = sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError):
-        return None
-    return _asked if there else None
-
-
-def _asked(prompt: str) -> str:
-    try:
-        return getpass.getpass(safe(prompt, colours=False))
-    except (KeyboardInterrupt, EOFError):
-        sys.stderr.write("\n")  # what is said next is not to stand behind the prompt
-        raise
-
-
-def console(stream: TextIO, *, colour: bool) -> _Console:
-    return _Console(
-        file=stream,
-        no_color=not colour,
-        force_terminal=colour,
-        highlight=False,
-        soft_wrap=True,
-        emoji=False,
-        # Off a terminal there is no edge to wrap a table at.
-        width=None if stream.isatty() else UNBOUNDED,
-    )
-
-
-def coloured(stream: TextIO) -> bool:
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
+def show_event(sink: Callable[[Event, RunState], None], *events: Event) -> None:
+    """Show what is on record as if it had happened just now."""
+    for event in events:
+        sink(event, RunState())

@@ -12,6 +12,18 @@ InventoryPath = Annotated[
         metavar="INVENTORY", help="The inventory, or a hostfile.  [default: $DDP_ORCH_INVENTORY]"
     ),
 ]
+WhereOption = Annotated[
+    str | None,
+    typer.Option("-i", "--inventory", metavar="INVENTORY", help="Ask the hosts of this one too."),
+]
+ThereOption = Annotated[
+    str | None,
+    typer.Option("-i", "--inventory", metavar="INVENTORY", help="Find runs on this one's hosts."),
+]
+RunArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="RUN", help="A run, by its name or how that begins."),
+]
 HostsOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -75,6 +87,10 @@ SecretOption = Annotated[
         help="Environment of what runs, from this machine's: in no command line, never shown.",
     ),
 ]
+MaskOption = Annotated[
+    list[str] | None,
+    typer.Option("--secret", metavar="K", help="Mask the value of this variable as well."),
+]
 NoPythonOption = Annotated[
     bool,
     typer.Option("--no-python", help="Run a program there that is no Python script: -- PROGRAM."),
@@ -87,4 +103,7 @@ VerboseOption = Annotated[
 ]
 QuietOption = Annotated[
     bool, typer.Option("-q", "--quiet", help="No table of checks while all is well.")
+]
+YesOption = Annotated[
+    bool, typer.Option("-y", "--yes", help="Ask nothing.  [default: $DDP_ORCH_YES]")
 ]

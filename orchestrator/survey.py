@@ -1,0 +1,151 @@
+"""Ask the hosts of one or many inventories what runs there, and have them forget what is over.
+
+A host that several runs share is connected once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import DdpOrchError, HostError
+from orchestrator.plan import state_dir_of
+from orchestrator.reports import read_reports
+from orchestrator.run import doors_for, fleet_of, together
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from inventory.model import Host, Inventory
+    from orchestrator.fleet import Fleet
+    from orchestrator.reports import NodeReport
+    from orchestrator.run import Options
+
+# A file server that hangs must not hold up what the others tell.
+ANSWER = 30.0
+# What tells whether two entries are one host to us; their names alone do not.
+REACHED_BY = {"name", "ssh", "user", "port", "identity_file", "known_hosts", "ssh_config"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What the hosts of one inventory say, or why they say nothing."""
+
+    reports: list[NodeReport] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    failed: dict[str, HostError] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Said by a host about what it has, not about a run's node."""
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        return [(host, error.message) for host, error in self.failed.items()]
+
+
+class Survey:
+    """The hosts of some inventories, asked once; to be closed."""
+
+    def __init__(self, inventories: Iterable[Inventory], options: Options) -> None:
+        entries = {_key(host): host for each in inventories for host in each.hosts}
+        self._doors = doors_for(options)
+        self._waves = [
+            (fleet_of(list(wave.values()), self._doors), wave) for wave in _waves(entries)
+        ]
+        self._answers: dict[str, Answers] = {}
+        self._fleets: dict[str, Fleet] = {}
+
+    def ask(self, warn: Callable[[str], None]) -> None:
+        """Connect to all, as patiently as `up`, and ask those that can be reached."""
+        for fleet, wave in self._waves:
+            joined = fleet.connect(lambda _: [])
+            failed = {n: got for n, got in joined.items() if isinstance(got, HostError)}
+            wanted = {
+                name: {"state_dir": state_dir_of(host)}
+                for name, host in wave.items()
+                if name not in failed
+            }
+            told = fleet.ask("reports.list", wanted, ANSWER)
+            for name, host in wave.items():
+                said = failed.get(name) or told[name]
+                self._fleets[_key(host)] = fleet
+                self._answers[_key(host)] = _read(name, said, fleet)
+        for notice in self._doors.known.notices():
+            warn(notice)
+
+    def has(self, inventory: Inventory) -> bool:
+        return all(_key(host) in self._answers for host in inventory.hosts)
+
+    def of(self, inventory: Inventory) -> Answers:
+        """Return what the hosts of this inventory have said."""
+        all_told = Answers()
+        for told in (self._answers[_key(host)] for host in inventory.hosts):
+            all_told.reports.extend(told.reports)
+            all_told.answered.extend(told.answered)
+            all_told.failed.update(told.failed)
+            all_told.problems.extend(told.problems)
+        return all_told
+
+    def forget(
+        self, inventory: Inventory, nodes: Iterable[NodeReport], *, old: bool
+    ) -> list[DdpOrchError]:
+        """Have each host remove these folders; return what went wrong."""
+        keys = {host.name: _key(host) for host in inventory.hosts}
+        errors: list[DdpOrchError] = []
+        calls = []
+        for node in nodes:
+            host = self._fleets[keys[node.host]].hosts[node.host]
+            try:
+                calls.append(host.call("reports.forget", {"folder": node.folder, "old": old}))
+            except DdpOrchError as error:
+                errors.append(error)
+        for call in calls:
+            try:
+                call.result(ANSWER)
+            except DdpOrchError as error:
+                errors.append(error)
+        return errors
+
+    def unreachable(self) -> list[HostError]:
+        """Return those that did not answer, grouped by what they have in common."""
+        failed: dict[str, HostError] = {}
+        for told in self._answers.values():
+            failed.update(told.failed)
+        return together(failed)
+
+    def problems(self) -> list[str]:
+        return [line for told in self._answers.values() for line in told.problems]
+
+    def close(self) -> None:
+        for fleet, _ in self._waves:
+            fleet.close()
+
+
+def _read(name: str, said: object, fleet: Fleet) -> Answers:
+    match said:
+        case HostError():
+            return Answers(failed={name: said})
+        case DdpOrchError():  # it is there, but cannot tell: its folder is not private, say
+            failed = HostError(said.message, check="ssh.agent", hint=said.hint, host=name)
+            return Answers(failed={name: failed})
+        case _:
+            reports, problems = read_reports(name, said, fleet.hosts[name].our_time)
+            return Answers(
+                reports=reports,
+                answered=[name],
+                problems=[f"{name}: {problem}" for problem in problems],
+            )
+
+
+def _key(host: Host) -> str:
+    return host.model_dump_json(include=REACHED_BY) + state_dir_of(host)
+
+
+def _waves(entries: dict[str, Host]) -> list[dict[str, Host]]:
+    """Part those that only share a name, as two runs' inventories may have it: a fleet has one."""
+    waves: list[dict[str, Host]] = []
+    for host in entries.values():
+        wave = next((wave for wave in waves if host.name not in wave), None)
+        if wave is None:
+            waves.append(wave := {})
+        wave[host.name] = host
+    return waves

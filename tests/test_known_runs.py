@@ -1,0 +1,174 @@
+"""`ps` and `prune` of what this machine knows by itself, as people run them; no host is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.events import Ended, Planned
+from orchestrator.state import RunState
+from orchestrator.store import RunStore
+
+ROOT = Path(__file__).parent.parent
+PLANNED = Planned(
+    run="r",
+    hosts=("gpu1", "gpu2"),
+    workers=(1, 1),
+    what="train.py",
+    endpoint="10.0.0.1:29400",
+    addresses=("10.0.0.1", "10.0.0.2"),
+    max_restarts=0,
+    time=0.0,
+)
+ENDED = Ended(
+    run="r", exit_code=100, seconds=60.0, hosts=("gpu1",), why="w", failure=None, survivors=(),
+    logs="",
+)  # fmt: skip
+# Who asked one of these would not get an answer.
+NOWHERE = '{"hosts": [{"name": "gpu1", "ssh": "x@127.0.0.1:1"}, {"name": "gpu2"}]}'
+DAY = 86400.0
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("DDP_ORCH_STATE_DIR", str(tmp_path / "state"))
+    return tmp_path / "state"
+
+
+def record(name: str, days_ago: float, ended: Ended | None = ENDED, inventory=NOWHERE) -> Path:
+    store = RunStore(name, inventory)
+    store(replace(PLANNED, run=name, time=time.time() - days_ago * DAY), RunState())
+    if ended:
+        store(replace(ended, run=name), RunState())
+    store.close()
+    return store.folder
+
+
+def environment(state: Path, **more: str) -> dict[str, str]:
+    # No PATH: no ssh, nothing may be reached from here.
+    base = {"HOME": str(state), "PATH": "", "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}
+    return base | {"DDP_ORCH_STATE_DIR": str(state), "COLUMNS": "200"} | more
+
+
+def ddp_orch(state, *words, stdin=subprocess.DEVNULL, **env):
+    return subprocess.run(
+        [sys.executable, "-m", "orchestrator", *words],
+        env=environment(state, **env),
+        cwd=state.parent,
+        stdin=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_what_has_ended_is_told_from_the_record(state):
+    record("brave-otter", 40)
+    record("calm-owl", 0.5, replace(ENDED, exit_code=0))
+    (state / "runs" / "half").mkdir()
+    shown = ddp_orch(state, "ps")
+    assert shown.returncode == 0, shown.stderr
+    head, *rows = [line.split() for line in shown.stdout.splitlines()]
+    assert " ".join(head) == "run state age owner hosts ranks last log"
+    cells = {row[0]: row[1:] for row in rows}
+    assert cells["calm-owl"][:5] == ["ended", "(exit", "0)", "12", "h"]
+    assert cells["brave-otter"][:5] == ["ended", "(exit", "100)", "40", "d"]
+    assert cells["brave-otter"][6:9] == ["gpu1,", "gpu2", "0/2"]
+    assert cells["half"][0] == "unknown"
+    assert shown.stderr.splitlines() == [
+        "half: its record cannot be read: No such file or directory",
+        "1 run ended more than 30 days ago: ddp-orch prune",
+    ]
+
+
+def test_one_run_brings_its_own_exit_code_and_json(state):
+    record("brave-otter", 1)
+    record("calm-owl", 2)
+    shown = ddp_orch(state, "ps", "brave", "-o", "json")
+    assert (shown.returncode, shown.stderr) == (100, "")
+    (line,) = shown.stdout.splitlines()
+    assert {"run": "brave-otter", "state": "ended", "exit_code": 100}.items() <= json.loads(
+        line
+    ).items()
+
+
+def test_a_run_that_nobody_knows(state):
+    for words in (["ps", "x"], ["prune", "x"]):
+        shown = ddp_orch(state, *words)
+        assert (shown.returncode, shown.stdout) == (102, "")
+        assert shown.stderr.startswith("ddp-orch: no run")
+    empty = ddp_orch(state, "ps")
+    assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "no runs are known\n")
+
+
+def test_records_that_others_can_change_are_not_read(state):
+    record("r", 1)
+    state.chmod(0o777)
+    shown = ddp_orch(state, "ps")
+    assert shown.returncode == 2
+    assert f"no records are kept in {state}: others may write to it" in shown.stderr
+
+
+def test_old_runs_are_forgotten_and_young_ones_kept(state):
+    # Of before there was an inventory in the record: their hosts are not known, nor asked.
+    old = record("old", 31, inventory=None)
+    young = record("young", 29, inventory=None)
+    shown = ddp_orch(state, "prune")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines()[-1] == "1 run removed"
+    assert (old.exists(), young.exists()) == (False, True)
+    ddp_orch(state, "prune", "young")
+    assert not young.exists(), "by name, however young"
+
+
+def test_where_hosts_cannot_be_asked_the_record_stays(state):
+    folder = record("r", 40)
+    shown = ddp_orch(state, "prune")
+    assert shown.returncode == 4
+    assert folder.exists()
+    assert "r is kept: what is left on its other hosts stays: gpu1: " in shown.stderr
+    assert shown.stdout.splitlines()[-1] == "0 runs removed"
+
+
+def test_a_run_that_may_still_run_is_kept(state):
+    folder = record("r", 40, None)
+    shown = ddp_orch(state, "prune", "r")
+    assert (shown.returncode, folder.exists()) == (4, True)
+    assert "r is kept: whether it has ended is not known: gpu1: " in shown.stderr
+    told = ddp_orch(state, "ps", "r")
+    assert told.returncode == 4
+    assert "unknown" in told.stdout
+    assert "gpu1: " in told.stderr
+    assert ddp_orch(state, "ps").returncode == 0, "the list is all that was asked for"
+
+
+@pytest.mark.parametrize(
+    ("answer", "env", "removed"),
+    [
+        (b"n\n", {}, False),
+        (b"\n", {}, False),
+        (b"y\n", {}, True),
+        (None, {"DDP_ORCH_YES": "1"}, True),
+    ],
+)
+def test_on_a_terminal_it_asks(state, answer, env, removed):
+    folder = record("r", 40, inventory=None)
+    master, slave = pty.openpty()
+    try:
+        if answer:
+            os.write(master, answer)
+        shown = ddp_orch(state, "prune", stdin=slave, **env)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert ("[y/N]" in shown.stderr) is (answer is not None)
+    assert shown.stdout.splitlines()[-1] == f"{int(removed)} run{'s' * (not removed)} removed"
+    assert folder.exists() is not removed

@@ -1,0 +1,451 @@
+"""The end of a node from outside: bounded, proven, idempotent, whatever became of its keepers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from orchestrator.node import processes, record, runs, stopping
+from tests.node_run import GO, Run, bearers, cookie, run, until
+from tests.test_node_processes import spawn
+
+__all__ = ["cookie", "run", "spawn"]
+
+EMPTY = {"state": "ended", "survivors": [], "verified": True}
+
+
+def test_a_stop_gives_workers_time_to_end_as_they_like(run):
+    run.start("trap 'exit 7' TERM; while :; do sleep 0.01; done").wait_for("workers")
+    assert run.stop(20.0, why="tired", exit_code=130, by="bob@desk") == EMPTY
+    assert run.ended()["reason"] == "stopped"
+    assert [entry["code"] for entry in run.events("worker")] == [7]
+    (told,) = run.events("stopping")
+    told.pop("time")
+    assert told == {
+        "event": "stopping", "grace": 20.0, "why": "tired", "exit_code": 130, "by": "bob@desk",
+    }  # fmt: skip
+
+
+def test_workers_that_ignore_term_are_killed_after_the_grace(run):
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    assert run.stop(0.2) == EMPTY
+    word = run.ended()
+    assert word["reason"] == "stopped"
+    assert word["signal"] == signal.SIGKILL, "torchrun's own end is known: it was our child"
+    (worker,) = run.events("worker")
+    assert (worker["signal"], worker["ours"]) == (signal.SIGKILL, True)
+
+
+def test_a_second_stop_shortens_the_grace(run):
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    first = threading.Thread(target=run.stop, args=(3600.0,))
+    first.start()
+    run.wait_for("stopping")
+    assert run.stop(0.0) == EMPTY
+    first.join(20)
+    assert not first.is_alive()
+    assert len(run.events("stopping")) == 1
+    run.ended()
+
+
+def test_what_has_ended_is_stopped_again_and_nothing_changes(run):
+    run.start(GO + "exit 3").wait_for("workers")
+    run.go()
+    word = run.ended()
+    for _ in range(2):
+        assert run.stop(0.0) == EMPTY
+    assert run.ended() == word
+    assert not (run.folder / "stop.json").exists(), "nobody stopped it"
+
+
+def test_both_keepers_killed_and_what_they_left_is_ended(run):
+    run.start("exec sleep 60", "trap '' TERM; setsid sleep 60 & exec sleep 60").wait_for("workers")
+    run.kill("guard", "supervisor")
+    until(lambda: run.state() == "lost")
+    assert len(bearers(run.cookie)) >= 4
+    assert run.stop(20.0) == EMPTY
+    word = run.ended()
+    assert (word["code"], word["reason"]) == (None, stopping.KILLED)
+    assert run.stop(20.0) == EMPTY
+
+
+@pytest.mark.parametrize("frozen", [["supervisor"], ["guard"], ["supervisor", "guard"]])
+def test_frozen_keepers_are_woken(run, frozen):
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    run.kill(*frozen, number=signal.SIGSTOP)
+    assert run.stop(0.2) == EMPTY
+    assert run.ended()["reason"] == "stopped"
+
+
+@pytest.mark.parametrize("victims", [["supervisor"], ["supervisor", "guard"]])
+def test_keepers_that_do_not_wake_are_killed(run, monkeypatch, victims):
+    monkeypatch.setattr(stopping, "WAKING", 0.2)
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    pids = [run.pid(who) for who in victims]
+    run.kill(*victims, number=signal.SIGSTOP)
+    send = processes.send
+
+    def stay_frozen(process, number):
+        return (process.pid in pids and number == signal.SIGCONT) or send(process, number)
+
+    monkeypatch.setattr(processes, "send", stay_frozen)
+    assert run.stop(0.2, why="enough") == EMPTY
+    assert [entry["why"] for entry in run.events("stopping")] == ["enough"]
+    word = run.ended()
+    assert word["reason"] == ("stopped" if victims == ["supervisor"] else stopping.KILLED)
+
+
+def test_a_supervisor_that_hears_nothing_is_killed_after_the_grace_and_its_guard_ends_it(
+    run, monkeypatch
+):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.5)
+    run.body += b"""
+import os
+_guard = os.getpid()
+_wait = sys.modules["ddp_orch_node.supervisor"].Supervisor.wait
+def deaf(self):
+    while os.getpid() != _guard and self.workers._living:
+        sys.modules["ddp_orch_node.supervisor"].time.sleep(1)
+    _wait(self)
+sys.modules["ddp_orch_node.supervisor"].Supervisor.wait = deaf
+"""
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    assert run.stop(0.1) == EMPTY
+    assert run.ended()["reason"] == "stopped"
+    assert len(run.events("took-over")) == 1
+
+
+def test_a_keeper_that_cannot_be_killed_is_named_and_no_end_is_claimed(run, monkeypatch):
+    monkeypatch.setattr(stopping, "PATIENCE", 0.1)
+    run.start("exec sleep 60").wait_for("workers")
+    keepers = {run.pid("guard"), run.pid("supervisor")}
+    run.kill("guard", "supervisor", number=signal.SIGSTOP)
+    send = processes.send
+    monkeypatch.setattr(processes, "send", lambda p, n: p.pid in keepers or send(p, n))
+    got = run.stop(0.1)
+    assert (got["state"], got["verified"]) == ("running", False)
+    assert {row["pid"] for row in got["survivors"]} == keepers
+    assert not (run.folder / "exit.json").exists()
+    monkeypatch.undo()
+    assert run.stop(0.1) == EMPTY
+
+
+def test_stopped_before_it_starts_it_never_does(run):
+    assert run.stop(1.0, why="changed my mind") == EMPTY
+    with pytest.raises(InterruptedError, match="stopped before it started"):
+        run.start("touch begun; exec sleep 60")
+    assert run.state() == "ended"
+    assert run.record()["reason"] == "stopped before it started"
+    assert not (run.folder / "begun").exists()
+
+
+def test_buried_it_cannot_even_be_prepared(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = f"{tmp_path}/.ddp-orch/runs/brave-otter/1"
+    assert stopping.stop(None, folder, 1.0)["state"] == "absent"
+    assert not Path(folder).exists()
+    for _ in range(2):
+        assert EMPTY.items() <= stopping.stop(None, folder, 1.0, bury=True).items()
+    assert Path(folder).stat().st_mode & 0o777 == 0o700
+    with pytest.raises(InterruptedError, match="stopped before it started"):
+        runs.prepare(None, "brave-otter", 1, "~/.ddp-orch", {})
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_burying_what_is_prepared_at_this_moment(tmp_path, monkeypatch, moment):
+    """However the two meet, it does not start."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    folder = f"{tmp_path}/.ddp-orch/runs/brave-otter/1"
+    rename, got = os.rename, []
+
+    def meeting(source, target):
+        if target != folder:
+            rename(source, target)
+            return
+        monkeypatch.setattr(os, "rename", rename)
+        if moment == "before":
+            got.append(stopping.stop(None, folder, 1.0, bury=True))
+        rename(source, target)
+        if moment != "before":
+            got.append(stopping.stop(None, folder, 1.0, bury=True))
+
+    monkeypatch.setattr(os, "rename", meeting)
+    if moment == "before":
+        with pytest.raises(InterruptedError, match="stopped before it started"):
+            runs.prepare(None, "brave-otter", 1, "~/.ddp-orch", {})
+    else:
+        assert runs.prepare(None, "brave-otter", 1, "~/.ddp-orch", {}) == folder
+    assert [EMPTY.items() <= each.items() for each in got] == [True]
+    assert record.state_of(folder) == "ended"
+    assert [path.name for path in Path(folder).parent.iterdir()] == ["1"]
+    with pytest.raises(InterruptedError, match="stopped before it started"):
+        runs.start(None, folder, ["true"], {}, None, "x", 1.0)
+
+
+def test_a_run_is_started_once_however_often_it_is_asked_for(run):
+    run.start(GO + "exit 0").wait_for("workers")
+    keeper = run.pid("supervisor")
+    run.start(GO + "touch twice")
+    run.go()
+    assert run.ended()["code"] == 0
+    run.start(GO + "touch twice")
+    assert run.pid("supervisor") == keeper
+    assert not (run.folder / "twice").exists()
+
+
+def test_of_two_who_start_at_once_one_does(run):
+    both = threading.Barrier(2)
+
+    def start():
+        both.wait(10)
+        run.start(GO + "exit 0")
+
+    threads = [threading.Thread(target=start) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    run.wait_for("workers")
+    run.go()
+    run.ended()
+    assert len(run.events("started")) == 1
+
+
+def test_a_start_that_fails_may_be_tried_again(run, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr(runs.subprocess, "Popen", no_room)
+        with pytest.raises(BlockingIOError):
+            run.start(GO)
+    assert run.state() == "starting"
+    run.start(GO + "exit 0").wait_for("workers")
+    run.go()
+    run.ended()
+
+
+def no_room(*_, **__):
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+
+
+@pytest.mark.parametrize("after", ["is_claimed", "claim", "boot"])
+def test_a_stop_that_races_the_start_leaves_nothing(run, monkeypatch, after):
+    """It comes in at every step of the start; what was begun sees it, the rest never begins."""
+    owner = runs if after == "boot" else record
+    original, got = getattr(owner, after), []
+
+    def stepped(*args):
+        answer = original(*args)
+        monkeypatch.undo()
+        monkeypatch.setenv("HOME", str(run.folder.parents[3]))
+        got.append(threading.Thread(target=run.stop, args=(0.5,)))
+        got[0].start()
+        until((run.folder / "stop.json").exists)
+        return answer
+
+    monkeypatch.setattr(owner, after, stepped)
+    try:
+        run.start("touch begun; exec sleep 60")
+    except InterruptedError:
+        assert after == "is_claimed"
+    got[0].join(60)
+    assert not got[0].is_alive()
+    until(lambda: run.state() == "ended")
+    assert not (run.folder / "begun").exists()
+    assert bearers(run.cookie) == []
+
+
+def setup(run: Run, command: str, number: int = 1) -> Path:
+    folder = run.folder / f"setup/{number}"
+    run.start(argv=["/bin/sh", "-c", command], folder=folder, output="setup")
+    return folder
+
+
+def test_a_node_whose_setup_command_runs_is_stopped_with_it(run):
+    folder = setup(run, "trap 'echo told; exit 7' TERM; while :; do sleep 0.01; done")
+    until(lambda: run.state() == "setting-up")
+    until(lambda: run.pid("root", folder) and traps_term(run.pid("root", folder)))
+    assert run.stop(20.0) == EMPTY
+    assert run.ended(folder)["code"] == 7
+    (told,) = [e for e in run.journal(folder) if e["event"] == "stopping"]
+    assert told["grace"] == 20.0, "as the node's stop.json says"
+    assert run.record()["reason"] == "stopped before it started"
+    with pytest.raises(InterruptedError):
+        setup(run, "touch begun", 2)
+
+
+def traps_term(pid):
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return int(caught, 16) & 1 << (signal.SIGTERM - 1)
+
+
+def test_a_setup_command_that_is_claimed_while_the_node_is_stopped_does_not_begin(run, monkeypatch):
+    claim = record.claim
+
+    def stopped_meanwhile(folder):
+        assert run.stop(0.5) == EMPTY
+        return claim(folder)
+
+    monkeypatch.setattr(record, "claim", stopped_meanwhile)
+    folder = setup(run, "touch begun")
+    assert run.ended(folder)["reason"] == "stopped before it started"
+    assert not (run.folder / "begun").exists()
+
+
+def test_two_agents_may_stop_at_once(run):
+    run.start("trap '' TERM; exec sleep 60").wait_for("workers")
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(run.stop(0.3))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert got == [EMPTY] * 4
+    assert len(run.events("ended")) == 1
+
+
+# --- what is not ours to end --------------------------------------------------------------------
+
+
+def changed(run, **fields):
+    known = record.read(str(run.folder), record.RUN)
+    (run.folder / "run.json").write_text(json.dumps({**known, **fields}))
+
+
+def test_after_a_restart_of_the_host_nothing_is_signalled(run):
+    run.start("exec sleep 60").wait_for("workers")
+    before = bearers(run.cookie)
+    changed(run, place="an earlier boot")
+    assert run.stop(0.0) == {**EMPTY, "state": "rebooted"}
+    assert bearers(run.cookie) == before
+    assert run.record()["reason"] == "the host was restarted"
+    assert run.events("stopping") == []
+
+
+def test_what_is_another_hosts_is_left_alone(run):
+    """One home, several hosts."""
+    run.start("exec sleep 60").wait_for("workers")
+    before = bearers(run.cookie)
+    changed(run, place="elsewhere", machine="another")
+    assert run.stop(0.0) == {"state": "elsewhere", "survivors": [], "verified": False}
+    assert bearers(run.cookie) == before
+    assert not (run.folder / "stop.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("machine", "survivors", "proven", "state"),
+    [
+        (None, [], True, "ended"),
+        (None, [{"pid": 1, "start": 1}], False, "ended"),  # with the kernel they went
+        ("another", [], True, "ended"),
+        ("another", [], False, "elsewhere"),
+        ("another", [{"pid": 1, "start": 1}], True, "elsewhere"),
+    ],
+)
+def test_whether_anybody_is_left_of_what_ended_elsewhere_is_not_known_here(
+    run, machine, survivors, proven, state
+):
+    """Nobody is looked for, whose pid would be a stranger's here."""
+    run.start(GO).wait_for("workers")
+    run.go()
+    run.ended()
+    changed(run, place="elsewhere", **({"machine": machine} if machine else {}))
+    path = run.folder / "exit.json"
+    path.write_text(
+        json.dumps(json.loads(path.read_text()) | {"survivors": survivors, "proven": proven})
+    )
+    assert run.stop(0.0) == {"state": state, "survivors": [], "verified": state == "ended"}
+
+
+@pytest.mark.parametrize(("hidden", "verified"), [("", True), ("/proc is hidden", False)])
+def test_without_its_keepers_what_cannot_be_seen_is_not_verified(
+    run, monkeypatch, hidden, verified
+):
+    run.start("exec sleep 60").wait_for("workers")
+    run.kill("guard", "supervisor")
+    until(lambda: run.state() == "lost")
+    monkeypatch.setattr(stopping.ending, "hidden_by", lambda: hidden)
+    assert run.stop(0.0)["verified"] is verified
+    assert (run.told["before"], run.told["processes"]) == ("lost", 2)
+    assert ("its supervisor was killed, and /proc is hidden" in run.told["problem"]) != verified
+    assert len(run.events("stopping")) == 1, "who watches is told why"
+    assert run.stop(0.0)["verified"] is verified, "neither by asking again"
+
+
+def test_who_could_not_be_ended_is_forgotten_once_he_is_gone(run, spawn):
+    run.start(GO).wait_for("workers")
+    run.go()
+    run.ended()
+    other = spawn("sleep", "60").pid
+    path = run.folder / "exit.json"
+    row = {"pid": other, "start": processes.find(other).start, "name": "sleep", "state": "D"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"survivors": [row]}))
+    assert run.stop(0.0) == {"state": "ended", "survivors": [row], "verified": False}
+    assert processes.find(other), "he is no process of the run, and was only named"
+    row["start"] -= 1  # another process by now
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"survivors": [row]}))
+    assert run.stop(0.0) == EMPTY
+    assert json.loads(path.read_text())["survivors"] == []
+
+
+def test_a_record_that_makes_no_sense_is_no_proof_of_anything(run):
+    run.start("exec sleep 60").wait_for("workers")
+    changed(run, version=99)
+    assert run.stop(0.0) == {"state": "unreadable", "survivors": [], "verified": False}
+    assert len(bearers(run.cookie)) >= 2
+
+
+def test_a_stranger_with_a_recorded_pid_is_untouched(run, spawn):
+    run.start("exec sleep 60").wait_for("workers")
+    run.kill("guard", "supervisor")
+    until(lambda: run.state() == "lost")
+    pid = spawn("sleep", "60").pid
+    start = processes.find(pid).start
+    changed(run, supervisor=[pid, start - 1], guard=[pid, start - 1], root=[pid, start - 1])
+    assert run.state() == "lost"
+    assert run.stop(0.0) == EMPTY
+    assert processes.find(pid).state in "SDR"
+
+
+def test_a_full_disk_keeps_no_stop_away(run, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run.start("trap '' TERM; exec sleep 60", grace=0.3).wait_for("workers")
+    monkeypatch.setattr(record, "write", full)
+    assert run.stop(0.2) == EMPTY
+    assert run.wait_for("stopping")["grace"] == 0.3
+
+
+def test_a_stop_json_that_makes_no_sense_is_a_wish_all_the_same(run):
+    run.start("trap '' TERM; exec sleep 60", grace=0.2).wait_for("workers")
+    (run.folder / "stop.json").write_text("{")
+    run.kill("supervisor", number=signal.SIGTERM)
+    assert run.ended()["reason"] == "stopped"
+    assert run.events("stopping")[0]["grace"] == 0.2
+
+
+def test_what_its_supervisor_ended_for_a_failure_has_failed(run):
+    run.start(GO + "exit 3", "exec sleep 60", max_restarts=0).wait_for("workers")
+    run.go()
+    assert run.ended()["reason"] == "stopped"
+    assert run.stop(0.0) == EMPTY
+    assert run.told["failed"]
+
+
+def test_records_that_make_no_sense_keep_nobody_from_ending_it(run):
+    run.start("exec sleep 60").wait_for("workers")
+    (run.folder / "stop.json").write_text("{")
+    assert run.stop(0.0, why="enough") == EMPTY
+    assert run.events("stopping")[0]["why"] == "enough"
+    (run.folder / "exit.json").write_text("{")
+    assert run.stop(0.0) == EMPTY
+    assert not run.told["failed"]
+
+
+def test_nothing_that_began_is_nothing_to_wait_for(run):
+    assert run.stop(3600.0) == EMPTY
