@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 HOST_ENV = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 PLAIN_HOSTS = "127.0.0.1 localhost\n"
+# Of the machine, every host and user sees the interpreter of the test run, and its workers.
+SEEN = (Path(sys.prefix), Path(sys.base_prefix), Path(__file__).parents[1] / "workers")
 # What sshd calls the processes of a connection that has not logged in.
 GREETING = re.compile(r"sshd.*\[(accepted|preauth|net)\]")
 
@@ -119,7 +121,7 @@ class NsHost:
 
     def boot(self) -> None:
         """Start process 1; `booted` waits for it."""
-        kept = {self.cluster.folder, Path(sys.prefix), Path(sys.base_prefix)}
+        kept = {self.cluster.folder, *SEEN}
         own = [str(path) for path in sorted(kept) if path.is_relative_to("/tmp")]
         unshare = ("unshare", "-u", "-i", "-m", "-p", "-f", "--mount-proc")
         script = ("sh", "-euc", BOOT, "boot", self.hostname, self.folder, self.cluster.folder)
@@ -162,6 +164,14 @@ class NsHost:
 
     def power_on(self) -> None:
         self.link_up()
+        self.start_sshd()
+
+    def reboot(self) -> None:
+        """Be a host that has started anew: its files are there, and none of its processes."""
+        self.shutdown()
+        self._opened = False
+        self.boot()
+        self.booted()
         self.start_sshd()
 
     def restore(self) -> None:
@@ -284,7 +294,7 @@ class NsHost:
 
     def _open_interpreters(self) -> None:
         """Let everybody reach the interpreter of the test run: it may live below root's home."""
-        kept = {Path(sys.prefix), Path(sys.base_prefix)}
+        kept = set(SEEN)
         for closed in {} if self._opened else {closed_to_others(path) for path in kept} - {None}:
             below = [path for path in kept if path.is_relative_to(closed)]
             self.run(["sh", "-euc", OPEN, "open", closed, *below], check=True)

@@ -355,19 +355,14 @@ def test_a_setup_that_fails_stops_the_start_everywhere(cluster: Cluster) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
-def test_a_setup_ends_with_its_controller(cluster: Cluster, how: str) -> None:
+def test_ctrl_c_ends_a_setup_and_what_it_left_behind(cluster: Cluster) -> None:
     stubborn = "setsid sleep 3600 & trap '' TERM; echo busy; sleep 3600"
     path = inventory(cluster, {}, {}, defaults={"setup": ["true", stubborn]})
     with running(cluster, "up", path, "--", worker("ranks")) as run:
         read_until(run, "| busy", times=2)
-        if how == "kill -9":
-            run.kill()
-            run.communicate(timeout=30)
-        else:
-            run.send_signal(signal.SIGINT)
-            out, _ = run.communicate(timeout=60)
-            assert run.returncode == 130, out
-            assert "all workers run" not in out
-            assert not [host.name for host in cluster.hosts if alive(host, "sleep")]
+        run.send_signal(signal.SIGINT)
+        out, _ = run.communicate(timeout=60)
+        assert run.returncode == 130, out
+        assert "all workers run" not in out
+        assert not [host.name for host in cluster.hosts if alive(host, "sleep")]
     until(lambda: not any(host.pids() for host in cluster.hosts), "the hosts are empty", seconds=60)
