@@ -145,6 +145,31 @@ def test_who_came_and_went_unseen_is_named_to_the_others_too(tmp_path):
     assert seen.lost == "rank 4 on %s exited with code 3"
 
 
+def test_what_a_worker_starts_is_no_worker_though_it_was_looked_at_before_it_was_one(monkeypatch):
+    """Between fork and exec it has torchrun's environment; what it starts then has a rank."""
+    names = dict.fromkeys(workers.TOLD, "0") | {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    worker = subprocess.Popen(["sh", "-c", "sleep 60 & exec sleep 60"], env=os.environ | names)
+    try:
+        until(lambda: processes.children(worker.pid))
+        read, early = processes.environment, [worker.pid]
+        monkeypatch.setattr(
+            processes,
+            "environment",
+            lambda pid: {} if early == [pid] and early.pop() else read(pid),
+        )
+        noted = []
+        seen = workers.Workers(lambda event, **more: noted.append((event, more)), [])
+        seen.look(os.getpid())
+        assert noted == []
+        seen.look(os.getpid())
+        ((event, told),) = noted
+        assert (event, [row["pid"] for row in told["workers"]]) == ("workers", [worker.pid])
+    finally:
+        for pid in (*processes.children(worker.pid), worker.pid):
+            os.kill(pid, signal.SIGKILL)
+        worker.wait()
+
+
 def test_a_head_whose_address_is_a_name_listens_where_that_is(run):
     peers = {"node": 0, "names": ["gpu1", "gpu2"], "address": "localhost", "key": "ab" * 32}
     run.start(GO, peers=peers).wait_for("workers")

@@ -25,6 +25,7 @@ REPORTED = re.compile(
 )
 
 
+RANKS = "RANK LOCAL_RANK GROUP_RANK WORLD_SIZE LOCAL_WORLD_SIZE".split()
 # Of its environment, what the journal says of a worker as well.
 TOLD = {
     "RANK": "rank",
@@ -33,6 +34,14 @@ TOLD = {
     "WORLD_SIZE": "world_size",
     "TORCHELASTIC_RESTART_COUNT": "restart",
 }
+
+
+def has_ranks(env: dict[str, Any]) -> bool:
+    restart = env.get("TORCHELASTIC_RESTART_COUNT", 0)
+    try:
+        return all(int(n) >= 0 for n in (*(env[name] for name in RANKS), restart))
+    except (KeyError, ValueError):
+        return False
 
 
 class Worker:
@@ -156,7 +165,18 @@ class Workers:
         ended_by_torchrun = bool(most) and number in (signal.SIGTERM, signal.SIGKILL)
         return most is not None and table.get("restart", 0) >= most and not ended_by_torchrun
 
-    def _find(self, parent: int) -> None:
+    def _find(self, root: int) -> None:
+        for process, env in self._below(root):
+            self._living[process.pid] = Worker(process, env)
+        ranks = {worker.rank for worker in self._living.values()}
+        if self._living and len(ranks) == max(w.siblings for w in self._living.values()):
+            self._unannounced = False
+            self._round += 1
+            table = sorted((w.table for w in self._living.values()), key=lambda row: row["rank"])
+            self._note("workers", round=self._round, workers=table)
+
+    def _below(self, parent: int) -> Iterable[tuple[processes.Process, dict[str, Any]]]:
+        """Yield the workers that are not known yet, below torchrun or a wrapper around it."""
         for pid in processes.children(parent):
             if pid in self._living:
                 continue
@@ -164,17 +184,14 @@ class Workers:
             process = processes.find(pid)
             if not process or process.dead:
                 continue
-            try:
-                self._living[pid] = Worker(process, env)
-            except (KeyError, ValueError):
-                # A wrapper around the real torchrun, or its fork before exec.
-                self._find(pid)
-        ranks = {worker.rank for worker in self._living.values()}
-        if self._living and len(ranks) == max(w.siblings for w in self._living.values()):
-            self._unannounced = False
-            self._round += 1
-            table = sorted((w.table for w in self._living.values()), key=lambda row: row["rank"])
-            self._note("workers", round=self._round, workers=table)
+            if has_ranks(env):
+                yield process, env
+                continue
+            # A wrapper around the real torchrun, or torchrun's fork before exec. That may have
+            # become a worker since: what it has started is none, though it inherits all.
+            below = list(self._below(pid))
+            if not has_ranks(processes.environment(pid)):
+                yield from below
 
     def note_unseen_failures(self, path: str) -> None:
         """Add what torchrun's stderr says of workers that came and went between two looks."""
