@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from inventory.kinds import DESTINATION, Misplaced
+from inventory.kinds import CHECK, DESTINATION, Misplaced
 from inventory.model import Host, Inventory, Sync
 from inventory.paths import located
 from inventory.problems import shown
@@ -18,6 +18,7 @@ from inventory.shape import DEFAULTS, REFUSED, Shaper, describe
 from inventory.yamlsource import Listing, Refused, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path as FilePath
 
     from pydantic_core import ErrorDetails
@@ -25,14 +26,21 @@ if TYPE_CHECKING:
     from inventory.problems import Ledger, Mark, Path
     from inventory.yamlsource import Node
 
+    Refusal = Callable[[str, str], tuple[str, str] | None]
+
 FILES = ("identity_file", "known_hosts", "ssh_config")
 """A host's fields that name files on this machine; python, workdir and state_dir are the host's."""
 
 
-def assemble(tree: Node, ledger: Ledger, folder: FilePath) -> Inventory:
-    """Make the inventory, or raise all that is in the ledger by then."""
+def assemble(
+    tree: Node, ledger: Ledger, folder: FilePath, refused: Refusal | None = None
+) -> Inventory:
+    """Make the inventory, or raise all that is in the ledger by then.
+
+    `refused` knows the checks that there are: what is wrong with one at a level, and a hint.
+    """
     if isinstance(tree, Table):
-        inventory = _Assembly(tree, ledger, folder).inventory()
+        inventory = _Assembly(tree, ledger, folder, refused).inventory()
         if inventory and not ledger.problems:
             return inventory
     elif not isinstance(tree, Refused):
@@ -42,10 +50,13 @@ def assemble(tree: Node, ledger: Ledger, folder: FilePath) -> Inventory:
 
 
 class _Assembly:
-    def __init__(self, tree: Table, ledger: Ledger, folder: FilePath) -> None:
+    def __init__(
+        self, tree: Table, ledger: Ledger, folder: FilePath, refused: Refusal | None
+    ) -> None:
         self._tree = tree
         self._ledger = ledger
         self._folder = folder
+        self._refused = refused
         self._shaper = Shaper(ledger)
 
     def inventory(self) -> Inventory | None:
@@ -55,6 +66,7 @@ class _Assembly:
         data = self._shaper.model(rest, (), Inventory, fields)
         shared = self._shared()
         self._locate_sync(data)
+        self._note_checks(data.get("checks"))
         if isinstance(data.get("hosts"), list):
             self._note_twins(data["hosts"])
             data["hosts"] = [
@@ -65,6 +77,16 @@ class _Assembly:
         except ValidationError as error:
             self._note_errors(error)
             return None
+
+    def _note_checks(self, checks: Any) -> None:  # noqa: ANN401
+        if self._refused is None or not isinstance(checks, dict):
+            return
+        table = self._tree.entries["checks"].value
+        for word, level in checks.items():
+            if not CHECK.match(word):
+                continue  # the model says so
+            if isinstance(table, Table) and (wrong := self._refused(word, str(level))):
+                self._ledger.note(table.entries[word].key, ("checks", word), *wrong)
 
     def _shared(self) -> dict[str, Any]:
         """Judge the defaults by themselves, so that a mistake in them is told once, where it is."""

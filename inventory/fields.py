@@ -58,6 +58,9 @@ def _takes(field: Schema) -> str:
     if kind == "integer":
         return f"a number from {field['minimum']} to {field['maximum']}"
     if kind == "object":
+        values = field.get("additionalProperties")
+        if isinstance(values, dict) and "enum" in values:
+            return f"ids or groups of checks, each with {_takes(values)}"
         return "a section" if "properties" in field else "names and values"
     return {"array": "a list", "boolean": "`true`, `false`"}.get(kind, "text")
 

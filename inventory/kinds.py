@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,252}\Z")
 ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,252}\Z")
 USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}\Z")
+CHECK = re.compile(r"[a-z][a-z0-9_]{0,31}(\.[a-z0-9_]{1,31}){0,3}\Z")
 ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 DURATION = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([smhd]?)\s*\Z")
 NODES = re.compile(r"([1-9][0-9]{0,3})(?::([1-9][0-9]{0,3}))?\Z")
@@ -168,6 +169,13 @@ EnvValue = Annotated[
     AfterValidator(lambda v: v if "\0" not in v else _refuse("an environment value holds no NUL")),
 ]
 Env = Annotated[dict[EnvName, EnvValue], Field(max_length=MOST_ENTRIES)]
+CheckName = Annotated[
+    str,
+    _matching(CHECK, "the id of a check, such as net.ping, nor a group of them, such as net"),
+    _written(CHECK, "a check or a group of checks"),
+]
+CheckLevel = Literal["off", "info", "warn", "fail"]
+CheckLevels = Annotated[dict[CheckName, CheckLevel], Field(max_length=MOST_ENTRIES)]
 Argument = Annotated[
     str, AfterValidator(lambda v: v if "\0" not in v else _refuse("an argument holds no NUL"))
 ]

@@ -17,6 +17,7 @@ from inventory.problems import InventoryError, Ledger, Mark, Problem
 from inventory.yamlsource import Entry, Listing, Scalar, Table, read_tree
 
 if TYPE_CHECKING:
+    from inventory.assemble import Refusal
     from inventory.model import Inventory
 
 __all__ = ["InventoryError", "Problem", "from_names", "load", "load_text"]
@@ -24,19 +25,25 @@ __all__ = ["InventoryError", "Problem", "from_names", "load", "load_text"]
 MAX_BYTES = 1024 * 1024
 
 
-def load(path: Path | str) -> Inventory:
-    """Read an inventory, or a hostfile."""
+def load(path: Path | str, refused: Refusal | None = None) -> Inventory:
+    """Read an inventory, or a hostfile. `refused` judges the entries of `checks:`, if it is given.
+
+    It is asked with an id or a group and a level, and returns what is wrong with that, and a hint.
+    """
     source = os.fspath(path)
-    return load_text(_decoded(_read(source), source), source, folder=Path(source).absolute().parent)
+    text = _decoded(_read(source), source)
+    return load_text(text, source, folder=Path(source).absolute().parent, refused=refused)
 
 
-def load_text(text: str, source: str, *, folder: Path = Path()) -> Inventory:
+def load_text(
+    text: str, source: str, *, folder: Path = Path(), refused: Refusal | None = None
+) -> Inventory:
     """Read an inventory's text; errors call it `source`, and relative paths start at `folder`."""
     _refuse_large(len(text.encode(errors="surrogatepass")), source)
     ledger = Ledger(source=source)
     if is_hostfile(text, source):
         return read_hostfile(text, ledger)
-    return assemble(read_tree(text, ledger), ledger, folder)
+    return assemble(read_tree(text, ledger), ledger, folder, refused)
 
 
 def from_names(names: str) -> Inventory:

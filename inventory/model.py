@@ -11,6 +11,7 @@ from inventory.kinds import (
     DESTINATION,
     Address,
     Argument,
+    CheckLevels,
     Commands,
     Destination,
     Env,
@@ -207,6 +208,11 @@ class Inventory(Value):
 
     job: Job = Job()
     """What to run, unless the command line says."""
+
+    checks: CheckLevels = {}
+    """How grave what a check finds may be: off, info, warn or fail, by its id or its group
+    (`net.ping: off`). off: it is left out. info, warn: what is worse becomes that. fail: a warning
+    becomes that. `ddp-orch check --explain all` lists them. --only and --skip-check win."""
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Inventory:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections import Counter
+from typing import TYPE_CHECKING, TypeAlias
 
 from inventory.kinds import ADDRESS, DESTINATION, MOST_HOSTS, NAME
 from inventory.problems import shown
 
 BRACKETS = re.compile(r"\[([^\[\]]*)\]")
 SPAN = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?\Z")
+NUMBERS = re.compile(r"([0-9]+)")
 LISTED = re.compile(r"[0-9,-]+\Z")
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Likeness: TypeAlias = tuple[str, str]
+"""What names have before and after the number in which they differ."""
 
 
 def entries(text: str) -> list[dict[str, str]]:
@@ -87,3 +96,56 @@ def between_commas(text: str) -> list[str]:
             words.append(text[start : sign.start()].strip())
             start = sign.end()
     return [*words, text[start:].strip()]
+
+
+def folded(names: Iterable[str]) -> str:
+    """Write many names as few words: gpu[1-4,7], login. Two are written as they are."""
+    return ", ".join(ranges(names))
+
+
+def ranges(names: Iterable[str]) -> list[str]:
+    """Return words that `written_out` makes these names of again, in the order of their first."""
+    parts = {name: NUMBERS.split(name) for name in names}
+    sizes: Counter[Likeness] = Counter()
+    for name, pieces in parts.items():
+        sizes.update(_likenesses(name, pieces))
+    groups: dict[Likeness | str, list[str]] = {}
+    for name, pieces in parts.items():
+        # Of a name's numbers that one becomes a range in which it differs from the most others.
+        best = max(_likenesses(name, pieces), key=lambda each: sizes[each], default=None)
+        groups.setdefault(best if best and sizes[best] > 2 else name, []).append(name)
+    return [word for likeness, alike in groups.items() for word in _range(likeness, alike)]
+
+
+def _likenesses(name: str, pieces: list[str]) -> list[Likeness]:
+    """Return what is left of the name without one of its numbers, the last number first."""
+    return [
+        ("".join(pieces[:at]), "".join(pieces[at + 1 :]))
+        for at in range(len(pieces) - 2, 0, -2)
+        if len(pieces[at]) <= 9
+    ]
+
+
+def _range(likeness: Likeness | str, names: list[str]) -> list[str]:
+    if isinstance(likeness, str) or len(names) < 3:
+        return names
+    before, after = likeness
+    numbers = [name[len(before) : len(name) - len(after)] for name in names]
+    # 08 and 10 are padded to two digits, 8 and 10 are not.
+    padded = {len(number) for number in numbers if number.startswith("0") and len(number) > 1}
+    spans: list[list[str]] = []
+    for number in sorted(numbers, key=lambda n: (len(n) if len(n) in padded else 0, int(n))):
+        last = spans[-1][-1] if spans else None
+        if last and int(number) == int(last) + 1 and _goes_on(last, number, padded):
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    listed = ",".join(s[0] if len(s) == 1 else f"{s[0]}-{s[-1]}" for s in spans)
+    return [f"{before}[{listed}]{after}"]
+
+
+def _goes_on(last: str, number: str, padded: set[int]) -> bool:
+    """Say whether a range that has the one goes on to the other: 09 to 10, and 9 to 10."""
+    if len(last) in padded or len(number) in padded:
+        return len(last) == len(number)
+    return True

@@ -79,7 +79,7 @@ class Shaper:
             if get_origin(kind) is tuple:
                 return self._listing(node, path, get_args(kind)[0])
             if get_origin(kind) is dict:
-                return self._words(node, path)
+                return self._words(node, path, get_args(kind)[1])
             if issubclass(kind, BaseModel):
                 return self.model(node, path, kind, tuple(written_fields(kind)))
         if not isinstance(node, Scalar):
@@ -134,14 +134,23 @@ class Shaper:
             self.written += [index] * len(found)
         return hosts
 
-    def _words(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+    def _words(self, node: Node, path: Path, value: Any) -> Any:  # noqa: ANN401
         if _is_empty(node):
             return {}
         if not isinstance(node, Table):
-            return self._wrong(node, path, "a mapping", "NAME: value, on a line each")
+            example = "net.ping: off" if path == ("checks",) else "NAME: value"
+            return self._wrong(node, path, "a mapping", f"{example}, on a line each")
         if len(node.entries) > MOST_ENTRIES:
             return self._refuse(node, path, f"must have at most {MOST_ENTRIES} entries")
-        return {key: self._word(each.value, (*path, key)) for key, each in node.entries.items()}
+        shape = self._one_of if get_origin(value) is Literal else self._word
+        return {key: shape(each.value, (*path, key)) for key, each in node.entries.items()}
+
+    def _one_of(self, node: Node, path: Path) -> Any:  # noqa: ANN401
+        """Shape one of a few words as it is written; to YAML a bare `off` is a truth value."""
+        if not isinstance(node, Scalar):
+            hint = f"write {path[-1]}.NAME: off" if isinstance(node, Table) else ""
+            return self._wrong(node, path, "a single word", hint)
+        return self._text(node, path)
 
     def _word(self, node: Node, path: Path) -> Any:  # noqa: ANN401
         """Shape an argument or an environment value: text that a program reads in its own way."""

@@ -6,10 +6,13 @@ Where it does not get there, `failure` says why.
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import re
+import threading
 import zlib
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +23,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _SIBLING = re.compile(r"^from \. import (\w+(?:, \w+)*)", re.MULTILINE)
+# A string begins and ends as Python 3.8 has it, whatever its prefix: what is left is a comment.
+_STRING_OR_COMMENT = re.compile(
+    r'''
+    (?P<string>
+        """(?:\\.|[^\\])*?""" | \'{3}(?:\\.|[^\\])*?\'{3}
+        | "(?:\\.|[^"\\])*" | '(?:\\.|[^'\\])*'
+    )
+    | [ \t]*\#[^\n]*
+    ''',
+    re.VERBOSE | re.DOTALL,
+)
+_packing = threading.Lock()
 
 # The package's name on the host is its own: a controller installed there stays out of the way.
 _LOADER = """
@@ -48,8 +63,36 @@ HINTS = {
 }
 
 
+@cache
 def source(module: str) -> str:
     return files("orchestrator.node").joinpath(f"{module}.py").read_text(encoding="utf-8")
+
+
+@cache
+def bare(module: str) -> str:
+    """Return its source without what only people read: a quarter less to send to every host.
+
+    Every line keeps its number: an error there names one.
+    """
+    return without_remarks(source(module))
+
+
+def without_remarks(text: str) -> str:
+    lines = _STRING_OR_COMMENT.sub(lambda found: found["string"] or "", text).splitlines()
+    # Only where docstrings are: a walk through every expression takes longer than a login.
+    bodies: list[ast.Module | ast.ClassDef | ast.FunctionDef] = [ast.parse(text)]
+    for node in bodies:
+        bodies += [n for n in node.body if isinstance(n, ast.ClassDef | ast.FunctionDef)]
+        if ast.get_docstring(node, clean=False):
+            said = node.body[0]
+            blank = [said.col_offset * " " + '""', *[""] * ((said.end_lineno or 0) - said.lineno)]
+            lines[said.lineno - 1 : said.end_lineno] = blank
+    return "\n".join(lines) + "\n"
+
+
+@cache
+def _siblings(module: str) -> list[str]:
+    return [name for names in _SIBLING.findall(source(module)) for name in names.split(", ")]
 
 
 def in_order(modules: Iterable[str]) -> list[str]:
@@ -57,9 +100,8 @@ def in_order(modules: Iterable[str]) -> list[str]:
     ordered: list[str] = []
 
     def visit(module: str) -> None:
-        for siblings in _SIBLING.findall(source(module)):
-            for sibling in siblings.split(", "):
-                visit(sibling)
+        for sibling in _siblings(module):
+            visit(sibling)
         if module not in ordered:
             ordered.append(module)
 
@@ -70,7 +112,7 @@ def in_order(modules: Iterable[str]) -> list[str]:
 
 def program(modules: Sequence[str], entry: str) -> str:
     """A Python program that is those modules and then runs `entry`, with S as their sources."""
-    sources = {module: source(module) for module in modules}
+    sources = {module: bare(module) for module in modules}
     return f"S={sources!r}{_LOADER}{entry}"
 
 
@@ -80,19 +122,30 @@ def command_line(first: Sequence[dict[str, Any]], modules: Iterable[str]) -> str
     sh picks the interpreter, so that its absence has one exit code whatever the login shell is.
     -X utf8: names and values are bytes to the system, whatever encoding the locale there has.
     """
-    ordered = in_order([*modules, "agent"])
-    ordered.append(ordered.pop(ordered.index("agent")))
-    text = program(ordered, f"m.main(__import__('json').loads({json.dumps(first)!r}))")
-    packed = base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
+    with _packing:  # all hosts ask at once: the first one packs for all
+        agent = _agent(tuple(modules))
     python = (
         f"import sys;sys.version_info<(3,8) and sys.exit({frames.EXIT_OLD_PYTHON});"
-        f'import zlib,base64;exec(zlib.decompress(base64.b64decode(\\"{packed}\\")))'
+        "import zlib,base64,json;u=lambda p:zlib.decompress(base64.b64decode(p)).decode();"
+        f'F=json.loads(u(\\"{_packed(json.dumps(first))}\\"));exec(u(\\"{agent}\\"))'
     )
     shell = (
         "for p in python3 /usr/bin/python3 /usr/local/bin/python3;"
         'do command -v $p >/dev/null 2>&1 && exec $p -X utf8 -I -S -c "%s";done;exit %d'
     )
     return f"exec /bin/sh -c '{shell % (python, frames.EXIT_NO_PYTHON)}'"
+
+
+@cache
+def _agent(modules: tuple[str, ...]) -> str:
+    """Return the agent with those modules, packed: the same for all hosts but for F, the first."""
+    ordered = in_order([*modules, "agent"])
+    ordered.append(ordered.pop(ordered.index("agent")))
+    return _packed(program(ordered, "m.main(F)"))
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(zlib.compress(text.encode(), 9)).decode("ascii")
 
 
 def failure(host: str, code: int | None, stderr: str, noise: bytes) -> AgentFailed:

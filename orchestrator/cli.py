@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import itertools
 import os
@@ -16,6 +17,8 @@ from orchestrator.verbs import asked, extras, runs, start
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# New objects, before the collector looks for circles among them.
+MANY = 50_000
 app = typer.Typer(
     name="ddp-orch",
     help="Start, watch and take down PyTorch DDP jobs on a few machines that answer SSH.",
@@ -30,6 +33,8 @@ for verbs in (start, runs, extras):
 
 
 def main() -> None:
+    # What is loaded stays; to look again and again for what could go takes a tenth of a start.
+    gc.set_threshold(MANY)
     _open_closed_streams()
     # What the terminal's encoding lacks is shown escaped, as stderr does; it must not end a run.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -83,6 +88,11 @@ def _open_closed_streams() -> None:
 def _leave_quietly() -> None:
     """Let Python's last flush not change the exit code when nobody reads our output any more."""
     try:
+        # Who never had a screen has nothing drawn there, and need not load it now.
+        if "orchestrator.screen" in sys.modules:
+            from orchestrator.screen import make_way
+
+            make_way()
         sys.stdout.flush()
     except OSError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  the process ends with it

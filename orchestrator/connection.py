@@ -40,6 +40,7 @@ class Connection:
         self._on_lost = on_lost
         self._lock = threading.Lock()
         self._settled = threading.Event()
+        self._tell: Callable[[], None] = lambda: None
         self._outcome: Outcome | None = None
         self._announced = False
         self._lost: DdpOrchError | None = None
@@ -55,8 +56,17 @@ class Connection:
     def alive(self) -> bool:
         return isinstance(self._outcome, Joined) and self._lost is None and not self.left
 
-    def start(self, first: Callable[[str], Sequence[Request]], gate: threading.Semaphore) -> None:
-        """Open it. A daemon does: a name server that does not answer can only be left behind."""
+    def start(
+        self,
+        first: Callable[[str], Sequence[Request]],
+        gate: threading.Semaphore,
+        tell: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open it, and `tell` when that has come to an end.
+
+        A daemon does: a name server that does not answer can only be left behind.
+        """
+        self._tell = tell
         threading.Thread(
             target=self._open, args=(first, gate), name=f"connect {self.host.name}", daemon=True
         ).start()
@@ -77,11 +87,13 @@ class Connection:
         with self._lock:  # the first word stands: who was given up does not come back
             self._outcome = self._outcome or outcome
         self._settled.set()
+        self._tell()
 
     def outcome(self, wait: float = 0.0) -> Outcome | None:
         """Return what became of opening it, None while it goes on. Who is overdue is given up."""
         due = self.host.overdue
-        if not self._settled.wait(wait) and due is not None and time.monotonic() > due:
+        settled = self._settled.wait(wait) if wait else self._settled.is_set()
+        if not settled and due is not None and time.monotonic() > due:
             self._settle(self.host.abort())  # over what its thread says as a consequence
         return self._outcome
 

@@ -71,11 +71,25 @@ class HostFailed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Looked:
+    """One more part of what the checks want to know of a host is there, or will not come.
+
+    For who watches: it is not recorded.
+    """
+
+    host: str
+    part: str
+    came: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Checked:
     """The preflight's result."""
 
     verdicts: tuple[Verdict, ...]
     hosts: tuple[str, ...]
+    seconds: float = 0.0
+    """From the first connection's begin to the last verdict."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,6 +331,7 @@ Event: TypeAlias = (
     Connecting
     | Connected
     | HostFailed
+    | Looked
     | Checked
     | Planned
     | SetupBegan

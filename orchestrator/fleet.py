@@ -27,6 +27,8 @@ PATIENCE = 30.0
 # Reader threads wait when the screen cannot keep up; then ssh's own windows hold the hosts' agents
 # back, and the jobs, which write to files, do not notice.
 QUEUE = 2000
+# How often it is looked whether a host is overdue, or somebody is to be asked, in seconds.
+LOOK = 0.02
 # How often it is looked whether a reconnect has had its time, in seconds.
 WATCH = 0.1
 
@@ -112,25 +114,38 @@ class Fleet:
         """Those that can be talked to."""
         return {name for name, each in self._connections.items() if each.alive}
 
-    def connect(self, first: Callable[[str], Sequence[Request]]) -> dict[str, Joined | HostError]:
-        """Open all hosts in parallel; return what became of each, in their order."""
+    def connect(
+        self,
+        first: Callable[[str], Sequence[Request]],
+        then: Callable[[str, Joined | HostError], None] = lambda name, got: None,
+        look: Callable[[], None] = lambda: None,
+    ) -> dict[str, Joined | HostError]:
+        """Open all hosts in parallel; return what became of each, in their order.
+
+        `then` is told of each at once, before the slowest is there; `look` is called now and then.
+        """
         results: dict[str, Joined | HostError] = {}
         allow_many_files()
         # Who has joined is kept alive while the slowest, or a person who types, are waited for.
         threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
         waiting = dict(self._connections)
+        settled = threading.Event()
         for connection in waiting.values():
-            connection.start(first, self._gate)
+            connection.start(first, self._gate, settled.set)
         while waiting:
+            settled.clear()  # before the look: who settles during it is seen at the next one
             for name, connection in list(waiting.items()):
                 got = connection.outcome()
                 if got is not None:
                     results[name] = got
                     del waiting[name]
+                    then(name, got)
                 if isinstance(got, Joined):
                     connection.announce()
             self._meanwhile()
-            time.sleep(0.02)
+            look()
+            if waiting:
+                settled.wait(LOOK)
         return {name: results[name] for name in self._connections}
 
     def reconnect(self, name: str) -> None:
@@ -265,7 +280,7 @@ def wait_for(
 ) -> dict[str, Any]:
     """Collect answers by host; whoever fails or is late gets a DdpOrchError for an answer.
 
-    Once `stop` says so, nobody is waited for any more.
+    Once `stop`, asked again and again meanwhile, says so, nobody is waited for any more.
     """
     end = time.monotonic() + timeout
     futures = [call.future for call in calls.values()]

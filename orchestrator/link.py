@@ -67,7 +67,7 @@ class Link:
         self._heard = self._awake_since = self._asked = time.monotonic()
         self._handing_on = False
         self.clock_offset = 0.0  # their clock minus ours
-        self._best_trip = float("inf")
+        self.best_trip = float("inf")  # by which that is known; inf: not yet
         self._on_lost = on_lost
         self._pipe: Pipe | None = None
         self._ending: Callable[[], tuple[int | None, str]] = lambda: (None, "")
@@ -146,7 +146,7 @@ class Link:
         for module in boot.in_order([op.partition(".")[0]]):
             if module not in self._loaded:
                 self._loaded.add(module)
-                self.send({"op": "load", "name": module}, boot.source(module).encode())
+                self.send({"op": "load", "name": module}, boot.bare(module).encode())
         call = self.prepare(op, on_event)
         self.send(self._head(call, args), body)
         return call
@@ -261,8 +261,8 @@ class Link:
         """Cristian's algorithm: the shortest round trip says most about the other clock."""
         now = time.time()
         sent = self._beats.pop(head["beat"], now)
-        if now - sent <= self._best_trip:
-            self._best_trip = now - sent
+        if now - sent <= self.best_trip:
+            self.best_trip = now - sent
             self.clock_offset = head["now"] - (now + sent) / 2
 
     def _end(self, how: str) -> None:

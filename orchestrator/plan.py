@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.mesh import cluster_address, interface_of
 from orchestrator.node.facts import devices_in
 from orchestrator.node.interpreter import PYTHON
 
@@ -137,7 +137,7 @@ def make_plan(
     for rank, (host, count) in enumerate(zip(inventory.hosts, counts, strict=True)):
         facts = known.get(host.name)
         state_dir = at_home(state_dir_of(host), homes.get(host.name)).rstrip("/")
-        address = cluster_address(cluster, host) if cluster else host.addr
+        address = host.addr or (cluster_address(cluster, host.name) if cluster else None)
         nodes.append(
             NodePlan(
                 host=host.name,
@@ -157,7 +157,7 @@ def make_plan(
                 else host.nproc_per_node,
                 threads=max(1, facts.cores // (everyone or count)) if facts and count else None,
                 address=address,
-                interface=interface_of(facts, address) if facts and address else None,
+                interface=interface_of(cluster, host.name) if cluster else None,
             )
         )
     port = inventory.rendezvous.port
@@ -207,57 +207,11 @@ def worker_count(host: Host, facts: HostFacts | None, env: Mapping[str, str]) ->
         return None
     # What the workers are given comes over what the host's own environment says.
     visible = env.get("CUDA_VISIBLE_DEVICES")
-    gpus = (facts.gpus or 0) if visible is None else devices_in(visible)
-    if wanted == "gpu":
-        return gpus  # none is a finding of preflight's
+    gpus = facts.gpus if visible is None else devices_in(visible)
     if wanted == "cpu":
         return facts.cores
+    if gpus is None:
+        return None  # not one, silently: it may have eight
+    if wanted == "gpu":
+        return gpus  # none is a finding of preflight's
     return gpus or (facts.cores if wanted == "auto" else 1)
-
-
-def interface_of(facts: HostFacts, address: str) -> str | None:
-    return next((interface for interface, own in facts.addresses if own == address), None)
-
-
-def candidates(host: Host, facts: HostFacts, *, alone: bool) -> list[str]:
-    """List addresses at which the others may reach a host, best first.
-
-    The one our own connection arrived at is an address of the host's and carries traffic; behind
-    NAT it is not among its interfaces' and nothing can be bound to it.
-    """
-    if host.addr is not None:
-        return [host.addr]
-    own = [address for _, address in facts.addresses]
-    ordered = [facts.ssh_address, *own] if facts.ssh_address in own else own
-    unique = list(dict.fromkeys(ordered))
-    return [a for a in unique if alone or not is_local(a)] or (unique[:1] if alone else [])
-
-
-def is_local(address: str) -> bool:
-    try:
-        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
-def cluster_address(cluster: ClusterFacts, host: Host) -> str | None:
-    """Where the others reach a host: the inventory's word, else what the dialling showed."""
-    if host.addr is not None:
-        return host.addr
-    head = head_address(cluster)
-    if host.name == cluster.hosts[0]:
-        return head
-    # The kernel chose the local end by its route to the head: that interface carries the cluster.
-    return next((d.local for d in cluster.dialled.get(host.name, ()) if d.address == head), None)
-
-
-def head_address(cluster: ClusterFacts) -> str | None:
-    """Return the candidate that most of the other hosts reached; of equals the first."""
-
-    def reached(address: str) -> int:
-        return sum(
-            any(d.address == address and d.error is None for d in cluster.dialled.get(host, ()))
-            for host in cluster.hosts[1:]
-        )
-
-    return max(cluster.candidates, key=reached, default=None)

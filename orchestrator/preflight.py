@@ -1,87 +1,188 @@
-"""Gather the facts that the checks judge: once per host, in parallel. It judges nothing."""
+"""Gather the facts that the checks judge: once per host, in parallel. It judges nothing.
+
+Two rounds: what each host is asked as it is connected, and then what they find out between them.
+Nobody waits for a part that hangs: each is asked on its own, and has its own deadline.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, Literal
 
+from orchestrator.asked import NEXT, Asked, Question
+from orchestrator.between import explore, ports_to_hold
+from orchestrator.connection import Joined
 from orchestrator.errors import DdpOrchError, HostError, LinkLost
-from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Listening, SshState, StateFolder
-from orchestrator.fleet import wait_for
-from orchestrator.node import probe
-from orchestrator.plan import candidates, state_dir_of
+from orchestrator.facts import (
+    Clock,
+    ClusterFacts,
+    Code,
+    Conditions,
+    HostFacts,
+    Interfaces,
+    Network,
+    Smi,
+    SshState,
+    StateFolder,
+    Strays,
+    Wanted,
+    understood,
+)
+from orchestrator.fleet import BEAT
+from orchestrator.node import ping
+from orchestrator.plan import state_dir_of, worker_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
-    from inventory.model import Inventory
-    from orchestrator.connection import Joined
+    from inventory.model import Host, Inventory
     from orchestrator.fleet import Fleet
-    from orchestrator.host.protocol import Host
+    from orchestrator.host.protocol import Host as HostDoor
     from orchestrator.link import Call
+    from orchestrator.plan import Program
 
-FACTS_SECONDS = 30.0
-PROBE_SECONDS = 15.0
-# A home on a file server that has gone answers to nobody, ever.
-DISK_SECONDS = 10.0
-# An address on which many machines answer, or a host with dozens of them, must not cost N squared.
-MOST_CANDIDATES = 8
+# What a ping gets on top, once all else is known: many networks drop them, and they would be all
+# that is waited for.
+LATE_PING = 0.5
+# Three signs of life that did not come.
+SILENT_SECONDS = 3 * BEAT
+SOCKET_NAMES = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 
-def gather(fleet: Fleet, inventory: Inventory, token: str) -> ClusterFacts:
-    """Connect to everyone and find out. `token` proves to who dials that it reached this run."""
+def gather(
+    fleet: Fleet,
+    inventory: Inventory,
+    token: str,
+    looked: Callable[[str, str, bool], None] = lambda host, part, came: None,
+    program: Program | None = None,
+    env: Mapping[str, str] | None = None,
+) -> ClusterFacts:
+    """Connect to everyone and find out. `token` proves to who dials that it reached this run.
+
+    `looked` hears of every part of every host when it is there, or will not come. `program` is what
+    is to run; `env` comes over the inventory's environment.
+    """
     pings = Pings(fleet.hosts)
-    asked_of = {h.name: {"python": h.python, "workdir": h.workdir} for h in inventory.hosts}
-    state_dirs = {host.name: state_dir_of(host) for host in inventory.hosts}
-    joined = fleet.connect(
-        lambda name: [
-            ("facts.gather", asked_of[name]),
-            ("files.try_out", {"state_dir": state_dirs[name]}),
-        ]
-    )
-    here = {name: got for name, got in joined.items() if not isinstance(got, HostError)}
-    calls = {name: got.calls[0] for name, got in here.items()}
-    trials = {name: got.calls[1] for name, got in here.items()}
-    tried = wait_for(trials, DISK_SECONDS)
-    answers = wait_for(calls, FACTS_SECONDS)
-    facts: dict[str, HostFacts | str] = {
-        name: str(got) if isinstance(got, DdpOrchError) else HostFacts.parse(got)
-        for name, got in answers.items()
-    }
-    head = inventory.hosts[0]
+    wanted = wanted_there(program)
+    look = [code_question(wanted, inventory.job.env, env or {})] if wanted else []
+    hold = {host.name: ports_to_hold(host, inventory, token) for host in inventory.hosts}
+    round_one = Asked(fleet, inventory, looked, (*NEXT, *look), {"listening.hold": hold})
+    joined = fleet.connect(round_one.first, round_one.then, round_one.look)
+    networks = round_one.answers("network.tell", Network.parse)
+    # What is slow to answer, as an interpreter on a file server, is waited for after it.
+    found = explore(fleet, inventory, token, networks, round_one.raw("listening.hold"), looked)
     port = inventory.rendezvous.port
-    listening, dialled, addresses = None, {}, []
-    if head.name in joined and not isinstance(joined[head.name], HostError):
-        asked = {"port": 0 if port == "auto" else port, "token": token}
-        opened = fleet.ask("probe.listen", {head.name: asked}, PROBE_SECONDS)
-        answers |= opened
-        listening = _listening(opened[head.name])
-        known = facts.get(head.name)
-        if listening and listening.port and isinstance(known, HostFacts):
-            alone = inventory.same_machine or len(inventory.hosts) == 1
-            addresses = candidates(head, known, alone=alone)[:MOST_CANDIDATES]
-            others = [name for name in calls if name != head.name]
-            targets = [[address, listening.port] for address in addresses]
-            asked = {"targets": targets, "token": token}
-            reached = fleet.ask("probe.dial", dict.fromkeys(others, asked), PROBE_SECONDS)
-            answers |= reached
-            dialled = _dialled(reached, addresses)
-        fleet.ask("probe.release", {head.name: {"token": token}}, PROBE_SECONDS)
+    trials = round_one.calls["files.try_out"]
+    tried = round_one.raw("files.try_out")
+    smi = round_one.answers("smi.ask", Smi.parse)
+    facts = {
+        host: _host_facts(got, networks[host], smi.get(host))
+        for host, got in round_one.raw("facts.gather").items()
+    }
+    lost = {name: found.lost.get(name) or round_one.lost(name) for name in joined}
+    lost |= {name: _gone_silent(fleet, name) for name in joined if not lost[name]}
     return ClusterFacts(
         hosts=tuple(host.name for host in inventory.hosts),
         # A host that was lost on the way counts as one that cannot be reached.
-        ssh={name: _ssh_state(got, answers.get(name)) for name, got in joined.items()},
+        ssh={name: _ssh_state(got, lost[name]) for name, got in joined.items()},
         facts=facts,
-        state={n: _state_folder(state_dirs[n], trials[n], got) for n, got in tried.items()},
+        networks=networks,
+        state={
+            host.name: _state_folder(state_dir_of(host), trials[host.name], tried[host.name])
+            for host in inventory.hosts
+            if host.name in tried
+        },
+        conditions=round_one.answers("conditions.gather", Conditions.parse),
+        smi=smi,
+        strays=round_one.answers("strays.find", Strays.parse),
+        wanted=wanted,
+        code=round_one.answers("code.look", Code.parse) if wanted else {},
+        clocks=dict(_clocks(fleet, joined)),
         ping=pings.collect(),
         gpus={host.name: host.gpus for host in inventory.hosts if host.gpus is not None},
+        **_wanted_of_gpus(inventory, facts, env or {}),
         workdirs={host.name: host.workdir for host in inventory.hosts if host.workdir is not None},
         same_machine=inventory.same_machine,
         port=None if port == "auto" else port,
-        listening=listening,
-        dialled=dialled,
-        candidates=tuple(addresses),
+        interfaces=round_one.answers("interfaces.tell", Interfaces.parse),
+        listening=found.listening,
+        candidates=found.candidates,
+        given_addresses=tuple(host.name for host in inventory.hosts if host.addr is not None),
+        dialled=found.dialled,
+        rendezvous=found.rendezvous,
+        unheard=found.unheard,
+        head_named=found.head_named,
+        from_here=found.from_here,
+        ssh_to=_ssh_to(fleet, joined),
+        socket_names={h.name: _socket_names(inventory, h, env or {}) for h in inventory.hosts},
     )
+
+
+def wanted_there(program: Program | None) -> Wanted | None:
+    """Return what the hosts are to have of their own: what is sent along they need not."""
+    if program is None or program.ships:
+        return None
+    kind: Literal["script", "module", "command"] = "script" if program.python else "command"
+    return Wanted(kind="module" if program.module else kind, target=program.target)
+
+
+def code_question(wanted: Wanted, job: Mapping[str, str], env: Mapping[str, str]) -> Question:
+    def args(host: Host) -> dict[str, Any]:
+        given = {**job, **host.env, **env}
+        return {
+            "kind": wanted.kind,
+            "target": wanted.target,
+            "python": host.python,
+            "workdir": host.workdir,
+            # What decides where a module or a command is found, and no more of it.
+            "env": {name: given[name] for name in ("PATH", "PYTHONPATH") if given.get(name)},
+        }
+
+    return Question("code.look", 15.0, args)
+
+
+def _host_facts(
+    got: Any,  # noqa: ANN401  JSON, or an error
+    network: Network | str,
+    smi: Smi | str | None,
+) -> HostFacts | str:
+    if isinstance(network, str):
+        return network
+    gpus = smi.count if isinstance(smi, Smi) else None
+    return understood(lambda told: HostFacts.parse(told, network, gpus), got)
+
+
+def _wanted_of_gpus(
+    inventory: Inventory, facts: Mapping[str, HostFacts | str], env: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return which GPUs the workers will be let see, and how many workers there are for them."""
+    visible: dict[str, str] = {}
+    workers: dict[str, int | None] = {}
+    for host in inventory.hosts:
+        given = {**inventory.job.env, **host.env, **env}
+        known = facts.get(host.name)
+        known = known if isinstance(known, HostFacts) else None
+        workers[host.name] = worker_count(host, known, given)
+        # One worker per core has no GPU of its own to use.
+        none = host.nproc_per_node == "cpu" and host.gpus is None
+        if none or "CUDA_VISIBLE_DEVICES" in given:
+            visible[host.name] = "" if none else given["CUDA_VISIBLE_DEVICES"]
+    counted = frozenset(
+        host.name
+        for host in inventory.hosts
+        if host.gpus is None and host.nproc_per_node in (None, "gpu", "auto")
+    )
+    return {"visible": visible, "workers": workers, "counted": counted}
+
+
+def _clocks(fleet: Fleet, joined: Mapping[str, Joined | HostError]) -> Iterator[tuple[str, Clock]]:
+    for name, got in joined.items():
+        if isinstance(got, Joined):
+            offset, trip = fleet.hosts[name].clock()
+            if trip < float("inf"):
+                yield name, Clock(offset=offset, trip=trip)
 
 
 def _ssh_state(got: Joined | HostError, last: object) -> SshState:
@@ -100,35 +201,40 @@ def _state_folder(asked: str, call: Call, got: Any) -> StateFolder | str:  # noq
         return StateFolder(asked=asked, problem="its disk, or file server, does not answer")
     if isinstance(got, DdpOrchError):
         return StateFolder(asked=asked, problem=got.message)
-    return StateFolder(asked=asked, problem=got["problem"], free=got.get("free", 0))
+    return understood(lambda told: StateFolder.parse(asked, told), got)
 
 
-def _listening(got: Any) -> Listening | None:  # noqa: ANN401  JSON, or an error
-    if isinstance(got, DdpOrchError):
-        return None  # unknown: it was not measured
-    holder = got.get("holder")
-    return Listening(
-        port=got.get("port"),
-        error=got.get("error"),
-        holder=f"{holder['pid']} ({holder['command']})" if holder else None,
+def _gone_silent(fleet: Fleet, name: str) -> HostError | None:
+    """Find out whether a host that was there is so no more: a cable that is pulled says nothing."""
+    silence = fleet.hosts[name].silence() if name in fleet.joined else 0.0
+    if silence < SILENT_SECONDS:
+        return None
+    return LinkLost(
+        f"nothing was heard from it for {silence:.0f} s",
+        check="ssh.reach",
+        host=name,
+        hint="is it up, and its network? try again",
     )
 
 
-def _dialled(answers: Mapping[str, Any], addresses: list[str]) -> dict[str, tuple[Dialled, ...]]:
-    return {
-        name: tuple(
-            Dialled(address=a, error=r.get("error"), local=r.get("local"), ms=r["ms"])
-            for a, r in zip(addresses, got, strict=True)
-        )
-        for name, got in answers.items()
-        if not isinstance(got, DdpOrchError)
-    }
+def _ssh_to(fleet: Fleet, joined: Mapping[str, Joined | HostError]) -> dict[str, str]:
+    found = {}
+    for name, got in joined.items():
+        with contextlib.suppress(HostError):  # it is reached through another one
+            if isinstance(got, Joined):
+                found[name] = fleet.hosts[name].ping_address()
+    return found
+
+
+def _socket_names(inventory: Inventory, host: Host, env: Mapping[str, str]) -> dict[str, str]:
+    given = {**inventory.job.env, **host.env, **env}
+    return {name: given[name] for name in SOCKET_NAMES if name in given}
 
 
 class Pings:
     """Pings from this machine, under way while the connections are made."""
 
-    def __init__(self, hosts: Mapping[str, Host]) -> None:
+    def __init__(self, hosts: Mapping[str, HostDoor]) -> None:
         self._results: dict[str, float | str | None] = dict.fromkeys(hosts, "no answer in time")
         self._threads = [
             threading.Thread(target=self._one, args=item, daemon=True) for item in hosts.items()
@@ -136,15 +242,19 @@ class Pings:
         for thread in self._threads:
             thread.start()
 
-    def _one(self, name: str, host: Host) -> None:
+    def _one(self, name: str, host: HostDoor) -> None:
         try:
-            self._results[name] = probe.ping(host.ping_address())
+            address = host.ping_address()
+            self._results[name] = None  # on its way, and so far without an answer
+            self._results[name] = ping.ping(address)
         except HostError as error:
             self._results[name] = error.message
         except OSError as error:
             self._results[name] = error.strerror or str(error)
 
     def collect(self) -> dict[str, float | str | None]:
+        """Whoever has been connected and asked meanwhile, and has not answered, will not."""
+        end = time.monotonic() + LATE_PING
         for thread in self._threads:
-            thread.join(0.5)
+            thread.join(max(0.0, end - time.monotonic()))
         return dict(self._results)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator import checks, errors, preflight
-from orchestrator.conductor import Conductor
 from orchestrator.emit import Emitter
 from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import (
@@ -17,6 +16,7 @@ from orchestrator.events import (
     Connecting,
     Ended,
     HostFailed,
+    Looked,
     Planned,
     Verdict,
     Warned,
@@ -28,7 +28,6 @@ from orchestrator.host.ssh import SshHosts
 from orchestrator.masking import Mask, revealed
 from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
-from orchestrator.watch import Interrupts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 class Options:
     """What a command line adds to the inventory."""
 
+    only: frozenset[str] = frozenset()
     skip: frozenset[str] = frozenset()
     accept_new_host_keys: bool = False
     max_restarts: int | None = None
@@ -54,6 +54,9 @@ class Options:
     name: str | None = None
     ask: Callable[[str], str] | None = None
     """Asks the person at the terminal for what must not be seen; None: there is nobody to ask."""
+
+    named: str | None = None
+    """The words of a command line that name these hosts: hints to type have them."""
 
     @property
     def mask(self) -> Mask:
@@ -68,11 +71,17 @@ def plan(inventory: Inventory, program: Program, options: Options) -> RunPlan:
     return _make_plan(inventory, program, options, options.name or "NAME", "TOKEN", None)
 
 
-def check(inventory: Inventory, options: Options, sinks: Sequence[Sink]) -> int:
+def check(
+    inventory: Inventory,
+    options: Options,
+    sinks: Sequence[Sink],
+    program: Program | None = None,
+) -> int:
+    """Check the hosts, and that they have the program, should one be named."""
     doors = doors_for(options)
     fleet = fleet_of(inventory.hosts, doors)
     try:
-        verdicts, _ = _preflight(fleet, doors, inventory, options, Emitter(sinks))
+        verdicts, _ = _preflight(fleet, doors, inventory, options, Emitter(sinks), program)
         return _exit_code(verdicts)
     finally:
         fleet.close()
@@ -94,12 +103,16 @@ def up(
     With `detach` return 0 as soon as all workers run. `keep` gets what workers write, as it is;
     `logs` is where it keeps that, for the last line.
     """
+    # A check loads neither: they are a tenth of its start.
+    from orchestrator.conductor import Conductor
+    from orchestrator.watch import Interrupts
+
     code = files_to_ship(program)
     emit = Emitter(sinks, options.mask, keep)
     doors = doors_for(options)
     fleet = fleet_of(inventory.hosts, doors)
     try:
-        verdicts, cluster = _preflight(fleet, doors, inventory, options, emit)
+        verdicts, cluster = _preflight(fleet, doors, inventory, options, emit, program)
         if failed := _exit_code(verdicts):
             return failed
         planned = _make_plan(inventory, program, options, name, secrets.token_hex(8), cluster)
@@ -224,10 +237,26 @@ def fleet_of(
 
 
 def _preflight(
-    fleet: Fleet, doors: Doors, inventory: Inventory, options: Options, emit: Emitter
+    fleet: Fleet,
+    doors: Doors,
+    inventory: Inventory,
+    options: Options,
+    emit: Emitter,
+    program: Program | None,
 ) -> tuple[tuple[Verdict, ...], ClusterFacts]:
+    began = time.monotonic()
+    rules = checks.Rules(only=options.only, skip=options.skip, levels=inventory.checks)
     emit(Connecting(hosts=tuple(host.name for host in inventory.hosts)))
-    cluster = preflight.gather(fleet, inventory, secrets.token_hex(16))
+    # Where `rules` want no check of net.*, `check` could do without the round between the hosts;
+    # `up` takes the addresses and interfaces from it, whatever is judged.
+    cluster = preflight.gather(
+        fleet,
+        inventory,
+        secrets.token_hex(16),
+        lambda host, part, came: emit(Looked(host=host, part=part, came=came)),
+        program,
+        options.env,
+    )
     for notice in doors.known.notices():
         emit(Warned(message=notice))
     for host, ssh in cluster.ssh.items():
@@ -235,16 +264,25 @@ def _preflight(
             emit(HostFailed(host=host, check=ssh.check, message=ssh.message, hint=ssh.hint))
         else:
             emit(Connected(host=host, seconds=round(ssh.seconds, 3), noise=ssh.noise))
-    verdicts = checks.judge(cluster, options.skip)
-    emit(Checked(verdicts=verdicts, hosts=cluster.hosts))
+    verdicts = tuple(_typed(v, options.named) for v in checks.judge(cluster, rules))
+    seconds = round(time.monotonic() - began, 3)
+    emit(Checked(verdicts=verdicts, hosts=cluster.hosts, seconds=seconds))
     return verdicts, cluster
 
 
+def _typed(verdict: Verdict, named: str | None) -> Verdict:
+    """Put what was typed into a hint that names an inventory: so it can be typed as it stands."""
+    if named is None or verdict.hint is None:
+        return verdict
+    beside = named if named.startswith("-H ") else f"-i {named}"
+    hint = verdict.hint.replace("-i INVENTORY", beside).replace("INVENTORY", named)
+    return replace(verdict, hint=hint)
+
+
 def _exit_code(verdicts: tuple[Verdict, ...]) -> int:
-    failed = checks.failures(verdicts)
-    if any(verdict.id.startswith("ssh.") for verdict in failed):
+    if any(map(checks.no_connection, verdicts)):
         return errors.HOST
-    return errors.PREFLIGHT if failed else errors.OK
+    return errors.PREFLIGHT if checks.failures(verdicts) else errors.OK
 
 
 def _make_plan(
@@ -283,11 +321,20 @@ def _refuse_gaps(plan: RunPlan) -> None:
             raise errors.PreflightFailed(
                 "no address is known at which the other hosts reach it",
                 host=node.host,
-                hint="give it an `addr:` in the inventory, or do not skip net.rdzv",
+                hint="give it an `addr:` in the inventory, or do not skip net.pair",
+            )
+        if node.workers is None:
+            raise errors.PreflightFailed(
+                "how many GPUs it has is not known, and so not how many workers it can take: "
+                "nvidia-smi did not tell",
+                host=node.host,
+                hint="say it in the inventory: `nproc_per_node: 8`, or `gpus: [0, 1]`",
             )
         if node.workers == 0:
             raise errors.PreflightFailed(
-                "has no GPU, but nproc_per_node: gpu asks for one worker on each", host=node.host
+                "has no GPU, but nproc_per_node: gpu asks for one worker on each",
+                host=node.host,
+                hint=f"say `nproc_per_node: 1` there, or leave it out: --exclude {node.host}",
             )
     if plan.port is None:
         raise errors.PreflightFailed(

@@ -16,6 +16,7 @@ from orchestrator.events import (
     Launched,
     Listening,
     Logged,
+    Looked,
     NodeEnded,
     Planned,
     SetupEnded,
@@ -170,7 +171,7 @@ class RunStore:
         _write_all(file, event.data[max(0, size - event.offset) :])
 
     def __call__(self, event: Event, state: RunState) -> None:
-        if isinstance(event, Logged):
+        if isinstance(event, Logged | Looked):
             return
         if self._before is None:
             # Who attaches tells its own sinks of the plan again; it is the record's first line.

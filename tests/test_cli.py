@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator import errors
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -88,12 +90,19 @@ def test_wrong_usage(ddp, words):
     [
         (["up"], "no inventory"),
         (["check"], "no inventory"),
+        (["down", "--strays"], "--strays is for the hosts of an inventory"),
+        (["down", "--strays", "inv.yaml", "-H", "gpu1"], "an inventory and -H as well"),
         (["plan", "inv.yaml", "-H", "gpu1"], "an inventory and -H as well"),
         (["plan", "inv.yaml", "--env", "NOT_SET_HERE"], "--env NOT_SET_HERE: this machine has no"),
-        (["up", "inv.yaml", "--skip-check", "net.x"], "no check to skip: net.x"),
-        (["up", "inv.yaml", "--dry-run", "--skip-check", "net.x"], "no check to skip: net.x"),
-        (["check", "inv.yaml", "--skip-check", "net.x"], "no check to skip: net.x"),
-        (["check", "inv.yaml", "--skip-check", "ssh.reach"], "no check to skip: ssh.reach"),
+        (["up", "inv.yaml", "--skip-check", "net.x"], "--skip-check net.x: there is no such"),
+        (["up", "inv.yaml", "--dry-run", "--skip-check", "net.x"], "--skip-check net.x: there"),
+        (["check", "inv.yaml", "--skip-check", "net.x"], "--skip-check net.x: there is no such"),
+        (["check", "inv.yaml", "--skip-check", "ssh.auth"], "--skip-check ssh.auth: without a"),
+        (["check", "inv.yaml", "--skip-check", "ssh"], "--skip-check ssh: without a connection"),
+        (["check", "inv.yaml", "--skip-check", "all"], "--skip-check all: there is no such check"),
+        (["check", "inv.yaml", "--only", "net,disc"], "--only disc: there is no such check"),
+        (["check", "inv.yaml", "--only", ""], "--only : there is no such check"),
+        (["check", "--explain", "net.pings"], "--explain net.pings: there is no such check"),
         (["up", "inv.yaml", "train.py", "--lr", "1"], "train.py stands before --"),
         (["plan", "inv.yaml", "a/b.py"], "a/b.py stands before --"),
         (["up", "inv.yaml", "-n", "../x"], "'../x' is not a run's name"),
@@ -373,6 +382,107 @@ def test_a_program_that_is_no_script(ddp, tmp_path):
     assert commands(ddp("plan", "inv.yaml"))[0].endswith(" --no-python prog -- run x")
 
 
+# --- which checks, and what they are ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("net.pnig", "did you mean net.ping?"),
+        ("ping", "did you mean net.ping?"),
+        ("network", "did you mean net?"),
+        ("zzz", "ddp-orch check --explain all lists them"),
+    ],
+)
+def test_a_check_that_there_is_not_is_likened_to_one_that_there_is(ddp, word, hint):
+    for option in ("--skip-check", "--only", "--explain"):
+        ran = ddp("check", "inv.yaml", option, word)
+        assert ran.code == 2
+        assert two_lines(ran) == (
+            f"ddp-orch: {option} {word}: there is no such check",
+            f"  -> {hint}",
+        )
+
+
+def test_checks_of_the_inventory_that_there_are_not(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text(
+        "hosts: [gpu1]\n"
+        "checks:\n"
+        "  net.pnig: off\n"
+        "  ssh.reach: warn\n"
+        "  ssh: off\n"
+        "  ssh.auth: fail\n"
+        "  env.torch: no\n"
+    )
+    ran = ddp("check", "inv.yaml")
+    assert (ran.code, ran.out) == (2, "")
+    no = "must be 'off', 'info', 'warn' or 'fail', found no, which YAML 1.1 reads as false"
+    without = "without a connection nothing can be started (of ssh.* only ssh.noise can be less)"
+    assert ran.err.splitlines() == [
+        "ddp-orch: 4 mistakes in the inventory:",
+        "inv.yaml:3:3: checks.net.pnig: there is no such check (did you mean net.ping?)",
+        f"inv.yaml:4:3: checks.ssh.reach: {without}",
+        f"inv.yaml:5:3: checks.ssh: {without}",
+        f"inv.yaml:7:14: checks.env.torch: {no}",
+    ]
+
+
+def test_what_a_check_is_about_is_told_without_any_host(ddp):
+    ran = ddp("check", "--explain", "net.rdzv")
+    assert (ran.code, ran.err) == (0, "")
+    title, *lines = ran.out.splitlines()
+    assert title == "net.rdzv"
+    assert [line.partition(":")[0].strip() for line in lines] == [
+        "holds when it passes", "without it", "how it is found out", "at worst"
+    ]  # fmt: skip
+    assert lines[-1].endswith(" fail; tier instant")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["net"], {"net"}),
+        (["net,env"], {"net", "env"}),
+        (["net", "--explain", "net.ping"], {"net"}),
+        (["all"], {"ssh", "host", "fs", "env", "gpu", "net"}),
+    ],
+)
+def test_groups_of_checks_and_all_of_them(ddp, words, told):
+    ran = ddp("check", "--explain", *words)
+    titles = [line for line in ran.out.splitlines() if line and not line.startswith(" ")]
+    assert {title.partition(".")[0] for title in titles} >= told
+    assert len(set(titles)) == len(titles)
+    as_json = ddp("check", "-o", "json", "--explain", *words)
+    (line,) = as_json.out.splitlines()
+    checks = json.loads(line)["checks"]
+    assert [check["id"] for check in checks] == titles
+    assert list(checks[0]) == ["id", "about", "without", "how", "worst", "tier"]
+
+
+def judged(ran: Ran) -> dict[str, str]:
+    *verdicts, summary = [json.loads(line) for line in ran.out.splitlines()]
+    assert list(summary) == ["summary"]
+    return {verdict["id"]: verdict["status"] for verdict in verdicts}
+
+
+def test_the_command_lines_word_on_checks_counts_over_the_inventorys(ddp, tmp_path):
+    (tmp_path / "inv.yaml").write_text(
+        "hosts: [{name: here, ssh: '127.0.0.1:1'}]\nchecks: {net.ping: off}\n"
+    )
+
+    def found(*words: str) -> dict[str, str]:
+        ran = ddp("check", "inv.yaml", "-o", "json", *words)
+        assert ran.code == 4, "whatever is skipped: there is no connection"
+        return judged(ran)
+
+    told = {"ssh.reach": "fail", "net.port.rdzv": "unknown", "sec.rdzv_open": "skip"}
+    assert found() == told
+    assert found("--only", "net.ping").keys() == {"ssh.reach", "net.ping"}
+    assert found("--only", "net", "--skip-check", "net.ping,net.port.rdzv") == {"ssh.reach": "fail"}
+    assert found("--only", "env").keys() == {"ssh.reach"}
+    assert found("--skip-check", "net").keys() == {"ssh.reach", "sec.rdzv_open"}
+
+
 # --- hosts that cannot be reached ---------------------------------------------------------------
 
 
@@ -425,6 +535,26 @@ def test_the_command_is_quick_to_import():
         check=True,
     )
     assert run.stdout == b"[]\n"
+
+
+def test_a_check_does_not_load_what_starts_a_run(tmp_path):
+    others = ["conductor", "setups", "watch", "attach", "down", "prune", "store", "lab"]
+    names = [f"orchestrator.{name}" for name in others]
+    (tmp_path / "inventory.yaml").write_text("hosts: [{name: here, ssh: nobody@127.0.0.1:1}]\n")
+    code = (
+        "import sys; from orchestrator import cli; sys.argv = ['ddp-orch', 'check', sys.argv[1]]\n"
+        "try: cli.main()\n"
+        f"finally: print([m for m in {names} if m in sys.modules])"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "inventory.yaml"],
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+        text=True,
+        check=False,
+    )
+    assert run.returncode == errors.HOST, run.stderr
+    assert run.stdout.splitlines()[-1] == "[]"
 
 
 def test_hosts_may_be_given_more_than_once(ddp):

@@ -23,6 +23,12 @@ from orchestrator.taken_down import NodeDown
 from tests.test_local_runs import ENDED, PLANNED
 
 DDP_ORCH = [sys.executable, "-m", "orchestrator"]
+# The terminal becomes its own, as a shell's job has it: Ctrl-C there is a signal.
+AT_A_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
 
 
 @pytest.fixture
@@ -63,7 +69,11 @@ def at_a_terminal(answer: str, *words: str) -> tuple[int, str]:
     """Type the answer to what is asked; return the exit code and all that was said."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [*DDP_ORCH, "down", *words], stdin=theirs, stdout=theirs, stderr=theirs
+        [sys.executable, "-c", AT_A_TERMINAL, *DDP_ORCH, "down", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
     )
     os.close(theirs)
     said, typed = "", False
@@ -90,6 +100,12 @@ def test_the_newest_that_has_not_ended_is_meant_and_asked_for(runs):
     code, said = at_a_terminal("y\n")
     assert code == 4
     assert "taking down older on gpu1 (grace 10 s)" in said
+
+
+def test_ctrl_c_at_the_question_ends_its_line_first(runs):
+    code, said = at_a_terminal("\x03")
+    assert code == 130
+    assert said.endswith("take it down? [y/N] ^C\r\n")
 
 
 @pytest.mark.parametrize("words", [["-y"], ["older"], ["old", "--force"]])

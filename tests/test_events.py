@@ -25,6 +25,7 @@ from orchestrator.events import (
     LinkUp,
     Listening,
     Logged,
+    Looked,
     NodeEnded,
     Planned,
     SetupBegan,
@@ -52,6 +53,10 @@ GOLDEN = [
         '{"event":"HostFailed","host":"a","check":"ssh.auth","message":"no","hint":"do"}',
     ),
     (
+        Looked(host="a", part="facts.gather", came=True),
+        '{"event":"Looked","host":"a","part":"facts.gather","came":true}',
+    ),
+    (
         Checked(
             verdicts=(
                 Verdict(
@@ -68,11 +73,12 @@ GOLDEN = [
                 ),
             ),
             hosts=("a", "b"),
+            seconds=1.25,
         ),
         (
             '{"event":"Checked","verdicts":[{"id":"net.rdzv","status":"fail","scope":"pair",'
             '"host":"b","peer":"a","message":"no","evidence":{"error":"ETIMEDOUT"},"hint":"do",'
-            '"caused_by":"net.port.rdzv","duration_ms":2.5,"tier":"instant"}],"hosts":["a","b"]}'
+            '"caused_by":"net.port.rdzv","duration_ms":2.5,"tier":"instant"}],"hosts":["a","b"],"seconds":1.25}'
         ),
     ),
     (

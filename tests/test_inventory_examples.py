@@ -52,6 +52,7 @@ def test_different_gpus(example):
         ("~/venvs/train", "~/project", ("pip install -q -r requirements.txt",))
     }
     assert inventory.hosts[3].destination == ("alice", "workstation", None)
+    assert inventory.checks == {"env.torch": "warn", "net.ping": "off"}
     assert inventory.job == Job(
         module="pkg.train",
         args=("--lr", "3e-4", "--resume"),

@@ -127,7 +127,7 @@ REFUSED = {
         "hosts: [a]\nsurprise: [X]\n",
         (
             "inv.yaml:2:1: surprise: unknown field "
-            "(known here: hosts, same_machine, rendezvous, job, defaults)"
+            "(known here: hosts, same_machine, rendezvous, job, checks, defaults)"
         ),
     ),
     "a field of another section": (
@@ -138,7 +138,7 @@ REFUSED = {
         'hosts: [a]\n"a\\nb": 1\n',
         (
             "inv.yaml:2:1: 'a\\nb': unknown field "
-            "(known here: hosts, same_machine, rendezvous, job, defaults)"
+            "(known here: hosts, same_machine, rendezvous, job, checks, defaults)"
         ),
     ),
     "no hosts": ("job: {script: a.py}\n", "inv.yaml:1:1: hosts: is missing"),

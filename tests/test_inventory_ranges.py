@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inventory.load import InventoryError, load_text
+from inventory.names import folded, ranges, written_out
 
 PAIR = "(a range in name and one here pair up when they are as long)"
 
@@ -129,3 +132,31 @@ def test_ranges_do_not_multiply_what_a_file_may_hold():
     assert (len(hosts), len(hosts[1023].env)) == (1024, 1000)
     with pytest.raises(InventoryError, match="1,024 hosts are the most"):
         load_text("hosts:\n" + "- 'a[1-1024]'\n" * 20_000, "inv.yaml")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ("gpu1 gpu2 gpu3 gpu4 gpu7", "gpu[1-4,7]"),
+        ("gpu7 gpu1 gpu3", "gpu[1,3,7]"),
+        ("gpu1 gpu2", "gpu1, gpu2"),
+        ("n08 n09 n10 n11", "n[08-11]"),
+        ("n8 n9 n10 n11", "n[8-11]"),
+        ("n0 n1 n2 n00 n01", "n[0-2,00-01]"),
+        ("n8 n009 n010", "n[8,009-010]"),
+        ("login gpu1 gpu2 gpu3 spare", "login, gpu[1-3], spare"),
+        ("r1n1 r1n2 r1n3 r2n1 r2n2 r2n3", "r1n[1-3], r2n[1-3]"),
+        ("10.0.0.9 10.0.0.10 10.0.0.11", "10.0.0.[9-11]"),
+        ("a1.lab a2.lab a3.lab", "a[1-3].lab"),
+        ("h1234567890 h1234567891 h1234567892", "h1234567890, h1234567891, h1234567892"),
+        ("", ""),
+    ],
+)
+def test_names_are_folded(names, words):
+    assert folded(names.split()) == words
+
+
+@given(st.sets(st.from_regex(r"[a-c]?[0-9]{0,3}[.n]?[0-9]{1,3}(lab)?", fullmatch=True)))
+def test_what_is_folded_are_the_same_hosts_again(names):
+    again = [name for word in ranges(names) for name in written_out(word)]
+    assert sorted(again) == sorted(names)

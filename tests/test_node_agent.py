@@ -150,6 +150,12 @@ def test_the_boot_fits_the_first_tcp_window():
     first = {
         "facts.gather": {"python": "~/venvs/train/bin/python"},
         "files.try_out": {"state_dir": "/scratch/somebody/ddp-orch"},
+        "network.tell": {},
+        "listening.hold": {
+            "token": "0123456789abcdef" * 2,
+            "name": "gpu-node-17",
+            "ports": {"mesh": 0, "rendezvous": 29400},
+        },
     }
     calls = [(link.prepare(op), args) for op, args in first.items()]
     assert len(link.command_line(calls)) < FIRST_WINDOW
@@ -165,16 +171,26 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
     assert agent.noise == b""
     facts = agent.answer(1)["done"]
     assert facts["interpreter"]["version"].startswith(version + ".")
-    assert ["lo", "127.0.0.1"] in facts["addresses"]
 
-    agent.load(*boot.in_order(["follow", "stopping", "probe", "command"]))
+    later = ["network", "interfaces", "conditions", "smi", "strays", "follow", "stopping"]
+    later += ["listening", "probe", "ping", "command"]
+    agent.load(*boot.in_order(later))
+    agent.ask(12, "network.tell")
+    assert ["lo", "127.0.0.1", 8] in agent.answer(12)["done"]["addresses"]
+    agent.ask(13, "conditions.gather", state_dir="~/.ddp-orch", workdir="~")
+    conditions = agent.answer(13)["done"]
+    assert conditions["disks"]["workdir"]["there"]
+    assert [part for part in conditions.values() if "problem" in str(part)] == []
+    agent.ask(14, "interfaces.tell")
+    assert "lo" in [each["name"] for each in agent.answer(14)["done"]["interfaces"]]
     where = {"run": "brave-otter", "node": 0, "state_dir": "~/.ddp-orch"}
     agent.ask(2, "runs.prepare", told={}, **where)
     folder = agent.answer(2)["done"]
-    agent.ask(3, "probe.listen", port=0, token=cookie)
-    port = agent.answer(3)["done"]["port"]
-    agent.ask(4, "probe.dial", targets=[["127.0.0.1", port]], token=cookie, timeout=20.0)
-    assert "error" not in agent.answer(4)["done"][0]
+    agent.ask(3, "listening.hold", token=cookie, name="gpu1", ports={"mesh": 0})
+    port = agent.answer(3)["done"]["mesh"]["port"]
+    targets = [["gpu1", "127.0.0.1", port]]
+    agent.ask(4, "probe.dial", targets=targets, token=cookie, connect=20.0, idle=20.0)
+    assert "error" not in agent.answer(4)["done"]["dials"][0]
 
     names = ["RANK", "LOCAL_RANK", "GROUP_RANK"]
     ranks = " ".join(f"{name}=0" for name in names) + " WORLD_SIZE=1 LOCAL_WORLD_SIZE=1"

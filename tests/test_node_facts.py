@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from orchestrator.node import facts
+from orchestrator.node import facts, network
 
 DEADLINE = 30.0
 
@@ -32,7 +32,7 @@ def until(true, seconds=20.0):
 
 
 def test_loopback_is_among_the_addresses():
-    assert ["lo", "127.0.0.1"] in facts.addresses()
+    assert ["lo", "127.0.0.1", 8] in network.addresses()
 
 
 def test_gather_tells_of_this_host():
@@ -42,7 +42,6 @@ def test_gather_tells_of_this_host():
     assert got["home"] == os.environ["HOME"]
     assert got["system"] == "Linux"
     assert len(got["boot_id"]) == 36
-    assert got["addresses"] == facts.addresses()
 
 
 def test_a_part_that_takes_too_long_is_left_behind():
@@ -68,15 +67,6 @@ def test_the_visible_gpus_are_counted(monkeypatch, visible, count):
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert facts.gpus_visible() == count
-
-
-def test_the_installed_gpus_are_counted_whatever_is_visible(monkeypatch, tmp_path):
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'GPU 0: H200'; echo '  MIG 1g'; echo 'GPU 1: H200'\n")
-    smi.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert facts.gpus_installed() == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.facts import Interpreter
 from orchestrator.node import interpreter, processes
+from tests import site_packages
+from tests.test_node_agent import find_python
 from tests.test_node_facts import home, until
 
 __all__ = ["home"]
 
 DEADLINE = 30.0
+# Found before a test changes HOME, below which they may lie.
+PYTHONS = {version: find_python(version) for version in ("3.8", "3.9", "3.13")}
 
 
 @pytest.fixture
@@ -217,3 +223,40 @@ def test_a_name_that_is_a_program_and_an_environment(home, script, tmp_path, mon
         conda_at(home / "miniconda3/envs" / name)
     assert interpreter.locate("python") == (str(program), "")
     assert interpreter.locate("train") == (f"{home}/miniconda3/envs/train/bin/python", "")
+
+
+# --- torch and what came with it ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_versions_come_from_the_files_of_a_real_environment(version, tmp_path):
+    python = PYTHONS[version] or pytest.skip(f"no Python {version} here")
+    site = site_packages.environment(tmp_path / "venv", python)
+    site_packages.torch(site, "2.9.0", built="2.9.0+cu128", cuda="12.8")
+    site_packages.distribution(site, "nvidia_nccl_cu12", "2.27.5")
+    site_packages.distribution(site, "nvidia_cublas_cu12", "12.8.4.1")
+    got = interpreter.ask(str(tmp_path / "venv"), DEADLINE)
+    assert got["version"].startswith(version + ".")
+    assert got["torch"] == "2.9.0"
+    assert (got["built"], got["cuda"], got["torchrun"]) == ("2.9.0+cu128", "12.8", True)
+    assert "hip" not in got
+    assert got["nccl"] == {"nvidia_nccl_cu12": "2.27.5"}
+    known = Interpreter.parse("v", json.loads(json.dumps(got)))
+    assert (known.torch, known.build, known.nccl) == ("2.9.0", "cu128", "2.27.5")
+    assert known.torchrun
+
+
+def test_torch_without_metadata_is_known_by_its_own_file(tmp_path):
+    """Such as one built in place, or copied: `import torch` works, and so does the run."""
+    site = site_packages.environment(tmp_path / "venv")
+    site_packages.torch(site, "2.9.0", built="2.9.0a0+git1234", launcher=False, metadata=False)
+    got = interpreter.ask(str(tmp_path / "venv"), DEADLINE)
+    assert (got["torch"], got["torchrun"], got["nccl"]) == ("2.9.0a0+git1234", False, {})
+    (site / "torch/version.py").unlink()
+    got = interpreter.ask(str(tmp_path / "venv"), DEADLINE)
+    assert "torch" not in got
+    assert "torch" in got["problem"]
+
+
+def test_an_interpreter_that_is_not_one_gives_no_such_answer(script):
+    assert "is no Python" in interpreter.ask(script("echo '{}'"), DEADLINE)["problem"]

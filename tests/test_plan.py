@@ -8,14 +8,11 @@ import random
 import pytest
 
 from inventory.model import Host, Inventory, Job, Rendezvous
-from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening
+from orchestrator.facts import ClusterFacts, Dialled, HostFacts, Interpreter, Listening, Network
 from orchestrator.masking import Secret
 from orchestrator.plan import (
     Program,
     bracketed,
-    candidates,
-    cluster_address,
-    head_address,
     make_plan,
     run_name,
     worker_count,
@@ -46,78 +43,13 @@ def planned(inventory: Inventory, cluster: ClusterFacts | None = None, **more):
 # --- addresses ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("known", "alone", "expected"),
-    [
-        (facts("127.0.0.1", "10.0.0.1", "10.1.0.1", ssh="10.1.0.1"), False, "10.1.0.1 10.0.0.1"),
-        # Behind NAT: the address that ssh came to is nobody's here.
-        (facts("127.0.0.1", "10.0.0.1", ssh="203.0.113.7"), False, "10.0.0.1"),
-        (facts("127.0.0.1", "::1", "fd00::1"), False, "fd00::1"),
-        (facts("127.0.0.1", "::1", "127.8.0.1"), False, ""),
-        (facts("127.0.0.1", "10.0.0.1", ssh="127.0.0.1"), True, "127.0.0.1 10.0.0.1"),
-        (facts("127.0.0.1", "10.0.0.1", ssh="127.0.0.1"), False, "10.0.0.1"),
-        # The same address on two interfaces is one candidate.
-        (facts("10.0.0.1", "10.0.0.1", ssh="10.0.0.1"), False, "10.0.0.1"),
-        (facts(), False, ""),
-        (facts(), True, ""),
-    ],
-)
-def test_candidates(known, alone, expected):
-    assert candidates(Host(name="h"), known, alone=alone) == expected.split()
-
-
-def test_the_inventorys_address_is_the_only_candidate():
-    host = Host(name="h", addr="192.0.2.9")
-    assert candidates(host, facts("10.0.0.1", ssh="10.0.0.1"), alone=False) == ["192.0.2.9"]
-
-
-def cluster(*hosts: str, tried: tuple[str, ...] = (), **more) -> ClusterFacts:
-    return ClusterFacts(hosts=hosts, ssh={}, candidates=tried, **more)
-
-
-def reached(*addresses: str, failed: tuple[str, ...] = (), local: str | None = None):
-    return tuple(
-        Dialled(address=a, error="ETIMEDOUT" if a in failed else None, local=local)
-        for a in addresses
-    )
-
-
-def test_the_head_is_where_most_hosts_reached_it():
-    tried = ("docker", "slow", "good")
-    got = cluster(
-        *("head", "b", "c", "d"),
-        tried=tried,
-        dialled={
-            "b": reached(*tried, failed=("docker",)),
-            "c": reached(*tried, failed=("docker", "slow")),
-            "d": reached(*tried, failed=("slow", "good")),
-            "head": reached("docker"),  # the head's own word does not count
-        },
-    )
-    assert head_address(got) == "good"
-
-
-def test_of_equals_the_first_candidate():
-    got = cluster("head", "b", tried=("x", "y"), dialled={"b": reached("x", "y")})
-    assert head_address(got) == "x"
-
-
-def test_no_candidate_no_address():
-    assert head_address(cluster("head", "b")) is None
-
-
-def test_a_nodes_address_is_its_end_of_the_way_to_the_head():
-    got = cluster(
-        *("head", "b"),
-        tried=("x", "y"),
-        dialled={
-            "b": (Dialled(address="x", error="E", local="no"), *reached("y", local="10.0.0.2"))
-        },
-    )
-    assert cluster_address(got, Host(name="b")) == "10.0.0.2"
-    assert cluster_address(got, Host(name="head")) == "y"
-    assert cluster_address(got, Host(name="b", addr="192.0.2.1")) == "192.0.2.1"
-    assert cluster_address(got, Host(name="unheard-of")) is None
+def cluster(*hosts: str, **more) -> ClusterFacts:
+    told = {
+        host: Network(addresses=known.addresses, ssh_address=known.ssh_address)
+        for host, known in more.get("facts", {}).items()
+        if isinstance(known, HostFacts)
+    }
+    return ClusterFacts(hosts=hosts, ssh={}, networks=told, **more)
 
 
 @pytest.mark.parametrize(("address", "text"), [("10.0.0.1", "10.0.0.1"), ("fd00::1", "[fd00::1]")])
@@ -132,13 +64,16 @@ def test_bracketed(address, text):
     ("wanted", "gpus", "expected"),
     [
         (None, 0, 1),
-        (None, None, 1),
+        (None, None, None),
+        ("auto", None, None),
+        ("cpu", None, 8),
+        (3, None, 3),
         (None, 4, 4),
         ("auto", 0, 8),
         ("auto", 2, 2),
         ("gpu", 2, 2),
         ("gpu", 0, 0),
-        ("gpu", None, 0),
+        ("gpu", None, None),
         ("cpu", 4, 8),
         (3, 4, 3),
     ],
@@ -207,15 +142,15 @@ def test_what_the_inventory_says_stands_without_a_look():
 def test_with_findings_the_plan_is_closed():
     known = {
         "zeta": facts("127.0.0.1", "10.0.0.1", gpus=2),
-        "alpha": facts("127.0.0.1", "10.0.0.2", gpus=None),
+        "alpha": facts("127.0.0.1", "10.0.0.2", gpus=0),
         "mid": "it did not answer",
     }
     got = cluster(
         *("zeta", "alpha", "mid"),
         facts=known,
-        tried=("10.0.0.1",),
+        candidates={"zeta": ("10.0.0.1",), "alpha": ("10.0.0.2",)},
         listening=Listening(port=41000),
-        dialled={"alpha": reached("10.0.0.1", local="10.0.0.2")},
+        rendezvous={"alpha": (Dialled(address="10.0.0.1", local="10.0.0.2"),)},
     )
     inventory = THREE.model_copy(update={"rendezvous": Rendezvous(port=29500)})
     plan = planned(inventory, got)

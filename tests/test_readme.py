@@ -1,4 +1,7 @@
-"""What the README promises is there: its commands, its help, its inventory, its exit codes."""
+"""What the README promises is there: its commands, its help, its inventory, its exit codes.
+
+Its tables of fields and of checks are generated: `python -m tests.test_readme` writes them anew.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,12 @@ import pytest
 from inventory.fields import field_tables
 from inventory.load import load_text
 from orchestrator import errors
+from orchestrator.checks import catalogue_table, refused
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+GENERATED = {"fields": field_tables, "checks": catalogue_table}
+"""By the comments around them: <!-- fields: ... --> and <!-- end of fields -->."""
 
 
 def blocks(language: str) -> list[str]:
@@ -33,18 +39,31 @@ def test_the_help_is_the_programs_own() -> None:
 
 
 def test_the_inventory_is_one() -> None:
-    text, ranges = blocks("yaml")
+    text, levels, ranges = blocks("yaml")
+    assert load_text(f"hosts: [a]\n{levels}", "README.yaml", refused=refused).checks
     assert len(load_text(ranges, "README.yaml").hosts) == 11
     inventory = load_text(text, "README.md")
     assert [host.name for host in inventory.hosts] == ["gpu1", "gpu2", "gpu3"]
     assert inventory.hosts[1].destination == ("ubuntu", "203.0.113.8", 2222)
 
 
+def place(name: str) -> re.Pattern[str]:
+    begin, end = rf"<!-- {name}: [^\n]*-->\n\n", rf"\n\n<!-- end of {name} -->"
+    return re.compile(f"({begin})(.*)({end})", re.DOTALL)
+
+
+def generated(name: str) -> str:
+    (found,) = place(name).finditer(README)
+    return found[2]
+
+
 def test_the_fields_are_those_of_the_models() -> None:
-    _, after = README.split("by a test -->\n\n")
-    shown, _ = after.split("\n\n<!-- end of fields -->")
-    assert shown == field_tables()
-    assert ddp_orch("schema", "--fields").stdout == shown + "\n"
+    assert generated("fields") == field_tables()
+    assert ddp_orch("schema", "--fields").stdout == generated("fields") + "\n"
+
+
+def test_the_checks_are_those_of_the_catalogue() -> None:
+    assert generated("checks") == catalogue_table(), "python -m tests.test_readme"
 
 
 @pytest.mark.parametrize("verb", sorted(set(re.findall(r"ddp-orch ([a-z]+)\b", README))))
@@ -67,3 +86,12 @@ def test_its_files_and_targets_exist() -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", README)) <= anchors
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+if __name__ == "__main__":
+    text = README
+    for name, generate in GENERATED.items():
+        found = place(name).search(text)
+        assert found, name
+        text = text[: found.start(2)] + generate() + text[found.end(2) :]
+    (ROOT / "README.md").write_text(text)

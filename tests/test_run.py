@@ -6,10 +6,15 @@ import pytest
 
 from inventory.model import Host, Inventory, Rendezvous
 from orchestrator.errors import PreflightFailed
+from orchestrator.events import Verdict
 from orchestrator.facts import ClusterFacts
 from orchestrator.plan import Program, RunPlan, make_plan
-from orchestrator.run import _refuse_gaps
+from orchestrator.run import _refuse_gaps, _typed
+from orchestrator.verbs.asked import named_by
 from tests.test_plan import facts
+
+ONE_GPU = Host(name="a", addr="10.0.0.1", gpus=(0,))
+BY_ENV = Host(name="a", addr="10.0.0.1", env={"CUDA_VISIBLE_DEVICES": "0,1"})
 
 
 def planned(host: Host, found: object) -> RunPlan:
@@ -41,3 +46,44 @@ def test_a_host_that_told_nothing_starts_nothing_though_the_inventory_says_the_r
 def test_gaps_that_the_inventory_can_fill(host, message):
     with pytest.raises(PreflightFailed, match=message):
         _refuse_gaps(planned(host, facts("10.0.0.1")))
+
+
+@pytest.mark.parametrize("wanted", [None, "gpu", "auto"])
+def test_a_number_of_workers_that_nobody_knows_is_not_taken_for_one(wanted):
+    unknown = facts("10.0.0.1", gpus=None)
+    with pytest.raises(PreflightFailed, match="a: how many GPUs it has is not known") as refused:
+        _refuse_gaps(planned(Host(name="a", addr="10.0.0.1", nproc_per_node=wanted), unknown))
+    assert "`nproc_per_node: 8`" in refused.value.hint
+    for known in (Host(name="a", addr="10.0.0.1", nproc_per_node=4), ONE_GPU, BY_ENV):
+        _refuse_gaps(planned(known, unknown))
+
+
+@pytest.mark.parametrize(
+    ("named", "strays", "run"),
+    [
+        (None, "down --strays INVENTORY", "down otter -i INVENTORY ends it"),
+        (
+            "'my hosts.yaml'",
+            "down --strays 'my hosts.yaml'",
+            "down otter -i 'my hosts.yaml' ends it",
+        ),
+        ("-H a,b", "down --strays -H a,b", "down otter -H a,b ends it"),
+    ],
+)
+def test_a_hint_names_the_hosts_as_they_were_named(named, strays, run):
+    def hint(text):
+        found = Verdict(
+            id="run.leftover", status="fail", scope="host", host="a", message="", hint=text
+        )
+        return _typed(found, named).hint
+
+    assert hint("down --strays INVENTORY") == strays
+    assert hint("down otter -i INVENTORY ends it") == run
+    assert hint(None) is None
+
+
+def test_what_names_the_same_hosts_on_another_command_line(monkeypatch):
+    monkeypatch.setenv("DDP_ORCH_INVENTORY", "of env.yaml")
+    assert named_by("x.yaml", None) == "x.yaml"
+    assert named_by(None, None) == "'of env.yaml'"
+    assert named_by(None, ["gpu[1-2]", "me@b"]) == "-H 'gpu[1-2],me@b'"

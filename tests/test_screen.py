@@ -47,7 +47,7 @@ def verdict(check: str, host: str, message: str, status: str = "pass", **more) -
 
 def checked(*more: Verdict) -> Checked:
     healthy = [
-        verdict(check, host, message)
+        verdict(check, host, message, duration_ms=200.0)
         for host in ("gpu1", "gpu2")
         for check, message in (
             ("ssh.reach", "connected in 0.2 s"),
@@ -56,7 +56,7 @@ def checked(*more: Verdict) -> Checked:
             ("env.torch", "2.6.0"),
         )
     ]
-    return Checked(verdicts=(*healthy, *more), hosts=("gpu1", "gpu2"))
+    return Checked(verdicts=(*healthy, *more), hosts=("gpu1", "gpu2"), seconds=1.26)
 
 
 def logged(rank: int | None, data: bytes, *, stream: str = "out", turn: int = 0) -> Logged:
@@ -154,10 +154,10 @@ def shown(out: Out, *events, **options) -> str:
 # --- a whole run --------------------------------------------------------------------------------
 
 WHOLE = """\
-host  ssh                 ping    python  torch  rendezvous
-gpu1  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  41000 is free
-gpu2  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  10.0.0.1 in 1.0 ms
-checks: 10 pass
+host  ssh    python  torch  network
+gpu1  0.2 s  3.11.7  2.6.0  ok
+gpu2  0.2 s  3.11.7  2.6.0  ok
+checks: 10 pass in 1.3 s
 run brave-otter: train.py on 2 hosts, 2 workers, rendezvous at 10.0.0.1:41000
 all workers run:
 rank  host  address   node  local rank  pid  world
@@ -251,13 +251,14 @@ def test_an_interrupted_run_says_how_to_hurry(out):
 
 
 FINDINGS = """\
-host  ssh                 ping    python  torch  rendezvous
-gpu1  connected in 0.2 s  1.0 ms  3.11.7  2.6.0  -
-gpu2  FAIL                1.0 ms  3.11.7  ?      -
+host  ssh    python  torch  network
+gpu1  0.2 s  3.11.7  2.6.0  ok
+gpu2  FAIL   3.11.7  ?      ok
 FAIL ssh.auth  gpu2: refuses
    -> ssh-copy-id
+?    env.torch  gpu2: no interpreter to ask
 warn ssh.noise  gpu2: prints
-checks: 1 fail, 1 unknown, 1 warn, 8 pass
+checks: 1 fail, 1 unknown, 1 warn, 8 pass in 1.3 s
 """
 
 
@@ -288,7 +289,7 @@ def test_the_same_of_many_hosts_is_said_once(out):
         "FAIL ssh.auth  d: takes no keys",
         "   -> another",
     ]
-    assert said[-1] == "checks: 4 fail, 8 pass"
+    assert said[-1] == "checks: 4 fail, 8 pass in 1.3 s"
 
 
 def test_nobody_is_asked_where_nobody_is(monkeypatch):
@@ -297,7 +298,7 @@ def test_nobody_is_asked_where_nobody_is(monkeypatch):
 
 
 def test_quiet_while_all_is_well(out):
-    assert shown(out, checked(), quiet=True) == "checks: 8 pass\n"
+    assert shown(out, checked(), quiet=True) == "checks: 8 pass in 1.3 s\n"
 
 
 def test_quiet_or_not_a_failure_is_shown(out):
@@ -315,13 +316,16 @@ def test_markup_is_shown_as_it_is(out):
     text = shown(
         out,
         checked(verdict("env.torch", "gpu2", NASTY, "fail", hint=NASTY)),
-        Checked(verdicts=(verdict("env.python", "gpu1", NASTY),), hosts=("gpu1",)),
+        Checked(
+            verdicts=(verdict("env.python", "gpu1", "[b]x[/b] [/] :smile: \\"),), hosts=("gpu1",)
+        ),
         Warned(message=NASTY),
         *START,
         logged(0, f"{NASTY}\n".encode()),
         ended(100, failure, why=NASTY),
     )
-    assert text.count(NASTY) == 8
+    assert text.count(NASTY) == 7
+    assert "gpu1  [b]x[/b] [/] :smile: \\\n" in text
 
 
 def test_no_control_reaches_the_terminal(out):
@@ -419,10 +423,15 @@ def test_off_a_terminal_no_line_is_wrapped(out):
     text = shown(out, checked(verdict("env.torch", "gpu2", long, "fail")), Warned(message=long))
     assert text.count(long) == 2
     wide = Checked(
-        verdicts=tuple(verdict("env.python", f"{'h' * 50}{i}", "v" * 90) for i in range(2)),
-        hosts=tuple(f"{'h' * 50}{i}" for i in range(2)),
+        verdicts=tuple(verdict("env.python", f"{'h' * 90}{i}", "v" * 25) for i in range(2)),
+        hosts=tuple(f"{'h' * 90}{i}" for i in range(2)),
     )
-    assert shown(out, wide).count("v" * 90) == 2
+    assert shown(out, wide).count("v" * 25) == 2
+
+
+def test_a_cell_is_short_whatever_was_found(out):
+    said = Checked(verdicts=(verdict("env.python", "gpu1", "v " * 90),), hosts=("gpu1",))
+    assert max(map(len, shown(out, said).splitlines())) < 40
 
 
 # --- colours ------------------------------------------------------------------------------------
@@ -475,7 +484,8 @@ def test_events_as_lines_of_json(out):
 
 def test_verdicts_as_lines_of_json(out):
     play(JsonVerdicts(), START[0], checked(verdict("env.torch", "gpu2", "none", "fail", hint="do")))
-    *verdicts, summary = [json.loads(line) for line in out.take().splitlines()]
+    text = out.take()
+    *verdicts, summary = [json.loads(line) for line in text.splitlines()]
     assert [v["id"] for v in verdicts[:2]] == ["ssh.reach", "net.ping"]
     assert verdicts[-1] == {
         "id": "env.torch",
@@ -493,6 +503,24 @@ def test_verdicts_as_lines_of_json(out):
     assert summary == {
         "summary": {"fail": 1, "unknown": 0, "warn": 0, "pass": 8, "info": 0, "skip": 0}
     }
+    assert text.splitlines()[-2] == (
+        '{"id":"env.torch","status":"fail","scope":"host","host":"gpu2","peer":null,'
+        '"message":"none","evidence":{},"hint":"do","caused_by":null,"duration_ms":null,'
+        '"tier":"instant"}'
+    )
+
+
+def test_a_consequence_keeps_its_cause_in_json(out):
+    caused = verdict(
+        "net.rdzv", "gpu2", "not tried", "unknown",
+        scope="pair", peer="gpu1", caused_by="net.port.rdzv", evidence={"port": 29500},
+    )  # fmt: skip
+    play(JsonVerdicts(), Checked(verdicts=(caused,), hosts=("gpu1", "gpu2"), seconds=2.0))
+    assert out.take().splitlines()[0] == (
+        '{"id":"net.rdzv","status":"unknown","scope":"pair","host":"gpu2","peer":"gpu1",'
+        '"message":"not tried","evidence":{"port":29500},"hint":null,'
+        '"caused_by":"net.port.rdzv","duration_ms":null,"tier":"instant"}'
+    )
 
 
 # --- the rest -----------------------------------------------------------------------------------
@@ -628,7 +656,7 @@ def test_all_hosts_behind_a_gateway_that_failed_are_one_line(out):
     other = verdict("ssh.jump", "gpu6", "its gateway other: no answer", "fail")
     names = tuple(f"gpu{n}" for n in range(1, 7))
     text = shown(out, Checked(verdicts=(*jump, *own, other), hosts=names))
-    assert f"ssh.jump  gpu1, gpu2, gpu3: {lost}\n" in text
+    assert f"ssh.jump  gpu[1-3]: {lost}\n" in text
     assert text.count("-> look") == 1
     assert "ssh.reach  gpu4, gpu5: no answer\n" in text
     assert "ssh.jump  gpu6: its gateway other" in text

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.checks import code, versions
 from orchestrator.checks.check import Check, hosts_with_facts
+from orchestrator.checks.drift import version
 from orchestrator.events import Verdict
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ def _torch(cluster: ClusterFacts) -> Iterator[Verdict]:
                 message=f"{found.executable} has no torch",
                 hint=_which(found),
             )
-        elif _version(found.torch) < OLDEST_TORCH:
+        elif version(found.torch) < OLDEST_TORCH:
             yield Verdict(
                 id="env.torch",
                 status="fail",
@@ -77,6 +79,30 @@ def _torch(cluster: ClusterFacts) -> Iterator[Verdict]:
                 host=host,
                 message=found.torch,
                 evidence={"version": found.torch},
+            )
+
+
+def _torchrun(cluster: ClusterFacts) -> Iterator[Verdict]:
+    id_ = "env.torchrun"
+    for host, facts in hosts_with_facts(cluster, id_):
+        if isinstance(facts, Verdict):
+            yield facts
+            continue
+        found = facts.interpreter
+        if found.torch is None:
+            yield Verdict(
+                id=id_, status="unknown", host=host, message="no torch to look at",
+                caused_by="env.torch",
+            )  # fmt: skip
+        elif found.torchrun:
+            yield Verdict(id=id_, status="pass", host=host, message="torch.distributed.run")
+        else:
+            yield Verdict(
+                id=id_,
+                status="fail",
+                host=host,
+                message=f"torch {found.torch} of {found.executable} has no torch.distributed.run",
+                hint=f"{found.executable} -m pip install --force-reinstall torch",
             )
 
 
@@ -106,37 +132,6 @@ def _workdir(cluster: ClusterFacts) -> Iterator[Verdict]:
             yield Verdict(id="env.workdir", status="pass", host=host, message=facts.workdir)
 
 
-def _gpus(cluster: ClusterFacts) -> Iterator[Verdict]:
-    for host, facts in hosts_with_facts(cluster, "gpu.count"):
-        wanted = cluster.gpus.get(host)
-        if wanted is None:
-            continue
-        if isinstance(facts, Verdict):
-            yield facts
-            continue
-        there = facts.gpus_installed
-        if there is None:
-            yield Verdict(
-                id="gpu.count", status="unknown", host=host, message="nvidia-smi did not answer"
-            )
-            continue
-        absent = [str(index) for index in wanted if index >= there]
-        have = (
-            "no GPU" if there == 0 else "1 GPU, number 0" if there == 1
-            else f"{there} GPUs, 0 to {there - 1}"
-        )  # fmt: skip
-        yield Verdict(
-            id="gpu.count",
-            status="fail" if absent else "pass",
-            host=host,
-            message=f"has {have}, but is asked for GPU {', '.join(absent)}" if absent else have,
-            evidence={"installed": there, "asked": list(wanted)},
-            hint="nvidia-smi -L, there, lists what can stand in `gpus:` and --include"
-            if absent
-            else None,
-        )
-
-
 def _which(found: Interpreter) -> str:
     if found.seen:
         return f"torch was seen in {', '.join(found.seen)}: set `python:` to one of them"
@@ -146,25 +141,35 @@ def _which(found: Interpreter) -> str:
     )
 
 
-def _version(text: str) -> tuple[int, ...]:
-    numbers = []
-    for part in text.split("+")[0].split(".")[:2]:
-        digits = "".join(c for c in part if c.isdigit())
-        numbers.append(int(digits) if digits else 0)
-    return tuple(numbers)
-
-
 CHECKS = (
     Check(
-        id="env.python", about="the inventory's interpreter answers on every host", judge=_python
+        id="env.python",
+        about="the inventory's interpreter answers on every host",
+        without="`torchrun: command not found`: a shell without a terminal sets no PATH",
+        how="the interpreter is started and asked, within a deadline",
+        judge=_python,
     ),
     Check(
         id="env.torch",
         about="that interpreter has torch 2.6 or newer; it is not imported",
+        without="`No module named torch`, after all others have started",
+        how="its package metadata; nothing is imported",
         judge=_torch,
     ),
     Check(
-        id="env.workdir", about="the folder to start in is there, where one is set", judge=_workdir
+        id="env.torchrun",
+        about="that torch has its launcher, torch.distributed.run",
+        without="`No module named torch.distributed.run`, on one host, and the others wait",
+        how="a look for its file",
+        judge=_torchrun,
     ),
-    Check(id="gpu.count", about="each host has the GPUs that `gpus:` asks for", judge=_gpus),
+    *versions.CHECKS,
+    Check(
+        id="env.workdir",
+        about="the folder to start in is there, where one is set",
+        without="`No such file or directory` on one host, and the others wait",
+        how="stat, there",
+        judge=_workdir,
+    ),
+    *code.CHECKS,
 )

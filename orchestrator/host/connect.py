@@ -148,14 +148,15 @@ def _explained(error: Exception, target: Target, waited: float) -> Exception:
     by_hand = f"try it by hand: {target.by_hand}"
     match error:
         case paramiko.SSHException() if "banner" in str(error) or "No existing" in str(error):
-            late = HostError(
-                f"{target.host} port {target.port} is open, but does not speak SSH",
-                check="ssh.banner",
-                hint=f"{by_hand}; its sshd may be stuck or overloaded",
-            )
             # A frozen sshd is silent until our time is up; a busy one hangs up at once, and may
             # take us at another try.
             silent = waited > BANNER / 2
+            said = f"says nothing for {BANNER:.0f} s" if silent else "does not speak SSH"
+            late = HostError(
+                f"{target.host} port {target.port} is open, but {said}",
+                check="ssh.banner",
+                hint=f"{by_hand}; its sshd may be stuck or overloaded",
+            )
             return late if silent else DroppedEarly(late)
         case paramiko.SSHException() | EOFError() | OSError():
             text = str(error) or "the connection was closed while logging in"

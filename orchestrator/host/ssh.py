@@ -166,6 +166,9 @@ class SshHost:
     def our_time(self, theirs: float) -> float:
         return theirs - self._link.clock_offset
 
+    def clock(self) -> tuple[float, float]:
+        return self._link.clock_offset, self._link.best_trip
+
     def close(self) -> None:
         self._given_up = True  # who still connects goes no further, and tries nothing again
         self._link.close()

@@ -118,7 +118,13 @@ class Agent:
             self.end(0)
         else:
             call = self._calls[head["id"]] = Call(self, head["id"], body)
-            threading.Thread(target=self._run, args=(call, head), daemon=True).start()
+            try:
+                threading.Thread(target=self._run, args=(call, head), daemon=True).start()
+            except RuntimeError as error:
+                # A limit of this user's, or the memory's end: that request's failure, not ours.
+                del self._calls[head["id"]]
+                kind = type(error).__name__
+                self.send({"id": head["id"], "failed": str(error), "kind": kind, "errno": None})
 
     def _run(self, call: Call, head: dict[str, Any]) -> None:
         try:
@@ -161,6 +167,8 @@ def main(first: Sequence[dict[str, Any]]) -> NoReturn:
     most = 1 << 16 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    # Threads are many, and each would take 8 MiB of the address space where that is limited.
+    threading.stack_size(1 << 20)
     # Only frames may reach the channel's stdout; a stray print of some library goes to stderr.
     out = os.dup(1)
     os.dup2(2, 1)

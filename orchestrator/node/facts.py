@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import platform
-import shutil
 import socket
-import struct
-import subprocess
 import sys
 import threading
 import time
@@ -29,7 +25,6 @@ def gather(
     parts: dict[str, tuple[Callable[[], Any], float]] = {
         "interpreter": (lambda: interpreter.ask(python, deadline), deadline + 2),
         "workdir": (lambda: folder_to_start_in(workdir), 5.0),
-        "gpus_installed": (gpus_installed, 12.0),
         "own_name": (own_addresses, 2.0),
     }
     got = {name: within(seconds, part) for name, (part, seconds) in parts.items()}
@@ -44,8 +39,6 @@ def gather(
         "home": home,
         "cores": cores(),
         "gpus_visible": gpus_visible(),
-        "addresses": addresses(),
-        "ssh_address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2],
         "now": time.time(),
         **{name: wait() for name, wait in got.items()},
         "python": python,
@@ -127,20 +120,6 @@ def devices_in(visible: str) -> int:
     return len([device for device in visible.split(",") if device.strip() not in ("", "-1")])
 
 
-def gpus_installed() -> int:
-    if shutil.which("nvidia-smi"):
-        listed = subprocess.run(
-            ["nvidia-smi", "-L"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=10,
-            check=False,
-        )
-        return sum(line.startswith(b"GPU ") for line in listed.stdout.splitlines())
-    return len(glob.glob("/proc/driver/nvidia/gpus/*"))
-
-
 def folder_to_start_in(workdir: str | None) -> dict[str, str] | None:
     """Find the workdir; a relative one begins at the home, where a login would be."""
     if workdir is None:
@@ -161,41 +140,3 @@ def own_addresses() -> list[str] | dict[str, Any]:
     except socket.gaierror as error:
         return {"problem": error.strerror}
     return sorted({str(entry[4][0]) for entry in found})
-
-
-# ---- interface addresses, asked of the kernel over netlink: no program, no ctypes ----
-
-AF_NETLINK, RTM_GETADDR, NLM_F_REQUEST_DUMP = 16, 22, 0x301
-NLMSG_ERROR, NLMSG_DONE, IFA_ADDRESS, IFA_LOCAL = 2, 3, 1, 2
-
-
-def addresses() -> list[list[str]]:
-    """List [interface, address] of every interface that has one, link-local ones left out."""
-    names = dict(socket.if_nameindex())
-    found: list[list[str]] = []
-    with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
-        netlink.sendall(struct.pack("=IHHIIB3x", 20, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0, 0))
-        while True:
-            reply = netlink.recv(1 << 16)
-            while reply:
-                length, kind = struct.unpack_from("=IH", reply)
-                if kind in (NLMSG_DONE, NLMSG_ERROR) or length < 16:
-                    return found
-                family, _prefix, _flags, scope, index = struct.unpack_from("=BBBBI", reply, 16)
-                address = address_in(reply[24:length], family)
-                if address and not (family == socket.AF_INET6 and scope == 253):
-                    found.append([names.get(index, str(index)), address])
-                reply = reply[(length + 3) & ~3 :]
-
-
-def address_in(attributes: bytes, family: int) -> str | None:
-    """Pick the interface's own address; on a point-to-point link IFA_ADDRESS is the peer's."""
-    got: dict[int, bytes] = {}
-    while len(attributes) >= 4:
-        length, kind = struct.unpack_from("=HH", attributes)
-        if length < 4:
-            break
-        got[kind] = attributes[4:length]
-        attributes = attributes[(length + 3) & ~3 :]
-    packed = got.get(IFA_LOCAL) or got.get(IFA_ADDRESS)
-    return socket.inet_ntop(family, packed) if packed else None

@@ -22,19 +22,48 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Runs inside the user's interpreter, whatever that is: nothing is imported that costs anything,
-# torch least of all (its version comes from its metadata; importing it takes seconds).
+# torch least of all (importing it takes seconds; its files say what it is). Not even
+# find_spec("torch.distributed"): finding a module imports what it is in.
+# Packages and their versions are known by their metadata's folders: to ask all distributions is to
+# read a file of each, and they may be hundreds on a file server. To import importlib.metadata alone
+# would cost more than all the rest.
 QUESTION = r"""
 import sys
 # A json.py or a torch folder in the current directory is not what the workers would import.
 sys.path = [folder for folder in sys.path if folder]
-import json
+import json, os, re
 found = {"executable": sys.executable, "version": sys.version.split()[0], "prefix": sys.prefix}
 try:
-    from importlib import util, metadata
+    from importlib import util
     spec = util.find_spec("torch")
     # An empty folder called torch is found as well, but has no origin.
     if spec is not None and spec.origin:
-        found["torch"] = metadata.version("torch")
+        torch = os.path.dirname(spec.origin)
+        found["torchrun"] = any(
+            os.path.isfile(torch + "/distributed/run" + end) for end in (".py", ".pyc"))
+        told = {}
+        try:
+            with open(torch + "/version.py", "rb") as file:
+                text = file.read(65536).decode("utf-8", "replace")
+            told = dict(re.findall(
+                r'''(?m)^(__version__|cuda|hip)\b[^=\n]*=\s*['"]([^'"\n]*)['"]''', text))
+        except OSError:
+            pass  # its metadata is enough
+        found.update((name, told[name]) for name in ("cuda", "hip") if name in told)
+        found["built"] = told.get("__version__")
+        installed = {}
+        for folder in filter(os.path.isdir, sys.path):
+            for name in os.listdir(folder):
+                package = re.match(
+                    r"(torch|nvidia[-_.]nccl.*?)-(\d[^-]*)(-py[\d.]+)?\.(dist|egg)-info$",
+                    name, re.I)
+                if package:
+                    installed.setdefault(package.group(1).lower(), package.group(2))
+        # Copied, or built in place, it has no metadata.
+        version = installed.pop("torch", found["built"])
+        if not version:
+            raise ValueError("its torch does not say its version")
+        found.update(torch=version, nccl=installed)
 except Exception as error:
     found["problem"] = "%s: %s" % (type(error).__name__, error)
 print(json.dumps(found))
@@ -50,18 +79,39 @@ def ask(python: str, deadline: float) -> dict[str, Any]:
     path, problem = locate(python)
     if path is None:
         return {"problem": problem, "seen": seen()}
-    around = environment_at(os.path.dirname(os.path.dirname(path)))
+    found = answer(path, [QUESTION], deadline)
+    if "executable" not in found:
+        return found
+    if "torch" not in found:
+        found["seen"] = seen()
+    return dict(found, path=path, environment=around_it(path, found))
+
+
+def answer(
+    path: str,
+    words: list[str],
+    deadline: float,
+    *,
+    more: dict[str, str] | None = None,
+    cwd: str | None = None,
+) -> dict[str, Any]:
+    """Have the interpreter run a program that prints JSON last; why there is none is a problem."""
     # Another Python's home would keep this one from starting; activation unsets it as well.
-    env = {k: v for k, v in os.environ.items() if not (around and k == "PYTHONHOME")}
+    bare = environment_at(os.path.dirname(os.path.dirname(path)))
+    env = {k: v for k, v in os.environ.items() if not (bare and k == "PYTHONHOME")}
+    env.update(more or {})
     try:
         process = subprocess.Popen(
-            [path, "-c", QUESTION],
+            [path, "-c", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            cwd=files.home_or_root(),
+            cwd=cwd or files.home_or_root(),
             env=env,
-            start_new_session=True,
+            # A session of its own, as start_new_session would make; but with that alone newer
+            # Pythons use vfork, and all threads here would wait with a program on a file server
+            # that does not answer.
+            preexec_fn=os.setsid,
         )
     except OSError as error:
         return {"problem": error.strerror}
@@ -72,21 +122,24 @@ def ask(python: str, deadline: float) -> dict[str, Any]:
             # With all that it started: it may be a wrapper.
             os.killpg(process.pid, signal.SIGKILL)
             return {"problem": "did not answer in %g s" % deadline}
-    found: dict[str, Any]
     try:
-        found = dict(json.loads(printed.decode("utf-8", "replace").strip().splitlines()[-1]))
-    except (ValueError, IndexError, TypeError):
-        if env.get("PYTHONHOME"):
-            return {"problem": "does not start with PYTHONHOME=%s" % env["PYTHONHOME"]}
-        last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
-        return {
-            "problem": "is no Python: " + (last[0][:160] if last else "it printed nothing of use")
-        }
-    if "torch" not in found:
-        found["seen"] = seen()
+        found = json.loads(printed.decode("utf-8", "replace").strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        found = None
+    if isinstance(found, dict) and found:
+        return found
+    if env.get("PYTHONHOME"):
+        return {"problem": "does not start with PYTHONHOME=%s" % env["PYTHONHOME"]}
+    last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
+    return {"problem": "is no Python: " + (last[0][:160] if last else "it printed nothing of use")}
+
+
+def around_it(path: str, found: dict[str, Any]) -> dict[str, str] | None:
+    """What activating the environment around an interpreter sets, by its path and its answer."""
     # A link or a wrapper elsewhere may lead into an environment: the interpreter itself knows.
-    around = around or environment_at(str(found.get("prefix")))
-    return dict(found, path=path, environment=around)
+    return environment_at(os.path.dirname(os.path.dirname(path))) or environment_at(
+        str(found.get("prefix"))
+    )
 
 
 def locate(python: str) -> tuple[str | None, str]:

@@ -1,91 +1,196 @@
-"""Ports and payloads: open one here, dial one there, and see who answers. Also ping."""
+"""Dial the other hosts, and see who answers and what gets through. Also: who holds a port here."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
-import select
-import shutil
 import socket
-import struct
-import subprocess
 import threading
 import time
 
+from . import words
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable, Sequence
 
     from .agent import Call
 
-LISTENERS: dict[str, tuple[socket.socket, threading.Thread]] = {}  # by token
+# Seconds. A lost SYN is sent again after 1 s, and after 3.
+CONNECT, IDLE, WHOLE = 3.2, 4.0, 11.0
+RESOLVE = 2.0
+THREADS = 128
+# What `listening` sends back. No two parts are alike, so that none can stand for another.
+PAYLOAD = b"".join(number.to_bytes(4, "big") for number in range(1 << 14))
+MTU = {socket.AF_INET: (socket.IPPROTO_IP, 14), socket.AF_INET6: (socket.IPPROTO_IPV6, 24)}
 
 
-def listen(call: Call, port: int, token: str) -> dict[str, Any]:
-    """Hold port (0: any) open until released, and say token to whoever connects.
+def dial(
+    call: Call,
+    targets: Sequence[tuple[str, str, int]],
+    token: str,
+    name: str | None = None,
+    connect: float = CONNECT,
+    idle: float = IDLE,
+) -> dict[str, Any]:
+    """Try every [host, address, port] at once: one answer for each, in their order.
 
-    The token proves to the one who dials that it reached this host and this run: an address that
-    exists on every machine (docker0's) or a port that somebody else holds answers, but not with it.
+    Meanwhile `name` is looked up: the addresses that it has here, or what is wrong with it.
     """
+    results: list[dict[str, Any]] = [{"error": "UNTRIED"} for _ in targets]
+    found: list[dict[str, Any]] = []
+    turns = iter(range(len(targets)))
+
+    def work() -> None:
+        # Of an iterator over a range each number is had once, whichever thread asks.
+        for index in turns:
+            host, address, port = targets[index]
+            results[index] = {"error": "ETIMEDOUT", "phase": "connect", "after_ms": WHOLE * 1000}
+            results[index] = attempt(host, address, port, token, connect, idle)
+            if results[index].get("phase") == "greeting" and is_silence(results[index]):
+                # Where packets get lost now and then, some greeting is late. Not twice in a row.
+                results[index] = attempt(host, address, port, token, connect, idle)
+
+    def look_up() -> None:
+        found.append(lookup(name or ""))
+
+    threads = [start(work) for _ in range(min(THREADS, len(targets)))]
+    looking = start(look_up) if name else None
+    end = time.monotonic() + WHOLE
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    if looking:
+        looking.join(max(0.0, end - WHOLE + RESOLVE - time.monotonic()))
+    named = found[0] if found else {"problem": "no answer in %g s" % RESOLVE}
+    return {"dials": list(results), "name": named if name else None}
+
+
+def is_silence(got: dict[str, Any]) -> bool:
+    return bool(got.get("error") == "ETIMEDOUT")
+
+
+def start(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def lookup(name: str) -> dict[str, Any]:
     try:
-        listener = everywhere(port)
+        found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
     except OSError as error:
-        if error.errno not in (errno.EADDRINUSE, errno.EACCES):
-            raise
-        return {"error": errno.errorcode[error.errno], "holder": holder(port)}
-    greeter = threading.Thread(target=greet, args=(listener, token.encode()), daemon=True)
-    LISTENERS[token] = (listener, greeter)
-    greeter.start()
-    return {"port": listener.getsockname()[1]}
+        return {"problem": error.strerror or str(error)}
+    return {"addresses": sorted({str(entry[4][0]) for entry in found})}
 
 
-def everywhere(port: int) -> socket.socket:
-    """Listen on all addresses of both families, as torch's store will."""
+def attempt(
+    host: str,
+    address: str,
+    port: int,
+    token: str,
+    connect: float = CONNECT,
+    idle: float = IDLE,
+    payload: bytes = PAYLOAD,
+) -> dict[str, Any]:
+    """Connect, hear who answers, and have the payload sent back; tell how far that got."""
+    began = time.monotonic()
+    got: dict[str, Any] = {"phase": "connect"}
+
+    def elapsed() -> float:
+        return round((time.monotonic() - began) * 1000, 1)
+
     try:
-        listener = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        every = "::"
-    except OSError:  # a kernel without IPv6
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-        every = "0.0.0.0"  # noqa: S104  all interfaces is the point
+        with socket.create_connection((address, port), timeout=connect) as peer:
+            got.update(ms=elapsed(), local=plain(peer.getsockname()[0]), phase="greeting")
+            got["peer"] = plain(peer.getpeername()[0])
+            peer.settimeout(idle)
+            got.update(introduced(peer, host, token))
+            got["mtu"] = mtu_of(peer)
+            if payload and "error" not in got:
+                got["phase"] = "payload"
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                got.update(sent_back(peer, payload, got))
+    except socket.timeout:
+        got["error"] = "ETIMEDOUT"
+    except socket.gaierror as error:
+        got.update(error="EAI", detail=error.strerror)
+    except (OSError, ValueError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        got["error"] = errno.errorcode.get(number or 0, str(error))
+    if "error" in got:
+        got.update(ms=got.get("ms", elapsed()), after_ms=elapsed())
+        got.setdefault("local", way_out(address) if got["error"] != "EAI" else None)
+    else:
+        del got["phase"]
+    return got
+
+
+def introduced(peer: socket.socket, host: str, token: str) -> dict[str, Any]:
+    """Hear who answers: someone of this run says its token, its name, and where we arrived."""
+    said = b""
+    while not said.endswith(b"\n") and len(said) < 1024:
+        part = peer.recv(1024)
+        if not part:
+            break
+        said += part
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((every, port))
-        listener.listen(512)
+        their_token, name, arrived = json.loads(said.decode())
+    except (ValueError, TypeError):
+        return {"error": "STRANGER"}
+    if their_token != token:
+        return {"error": "STRANGER"}
+    if name != host:
+        return {"error": "OTHER", "who": name}
+    return {"arrived": plain(str(arrived))}
+
+
+def sent_back(peer: socket.socket, payload: bytes, got: dict[str, Any]) -> dict[str, Any]:
+    got["way"] = "there"
+    unsent = memoryview(payload)
+    while unsent:
+        unsent = unsent[peer.send(unsent) :]
+    if peer.recv(1) != b".":
+        return {"error": "EOF"}
+    got["way"] = "back"
+    back = b""
+    while len(back) < len(payload):
+        part = peer.recv(1 << 16)
+        if not part:
+            return {"error": "EOF"}
+        back += part
+    if back != payload:
+        return {"error": "CHANGED"}
+    del got["way"]
+    return {}
+
+
+def plain(address: str) -> str:
+    return address[7:] if address.startswith("::ffff:") else address
+
+
+def mtu_of(peer: socket.socket) -> int | None:
+    """Ask for the path's MTU, as far as the kernel knows it."""
+    try:
+        return peer.getsockopt(*MTU[peer.family])
+    except (OSError, KeyError):
+        return None
+
+
+def way_out(address: str) -> str | None:
+    """Find the address that we would come from: the kernel's choice, and no packet is sent."""
+    try:
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:
+            asking.connect((address, 9))
+            return plain(str(asking.getsockname()[0]))
     except OSError:
-        listener.close()
-        raise
-    return listener
+        return None
 
 
-def greet(listener: socket.socket, token: bytes) -> None:
-    while True:
-        try:
-            peer, _ = listener.accept()
-        except ConnectionAbortedError:
-            continue
-        except OSError:
-            return  # released
-        # Each in its own thread: one that never answers must not keep the others waiting.
-        threading.Thread(target=introduce, args=(peer, token), daemon=True).start()
-
-
-def introduce(peer: socket.socket, token: bytes) -> None:
-    with peer, contextlib.suppress(OSError):
-        peer.settimeout(5)
-        peer.sendall(token)
-        # The one who dialled closes first, so that TIME_WAIT is not left on our port.
-        peer.recv(1)
-
-
-def release(call: Call, token: str) -> None:
-    listener, greeter = LISTENERS.pop(token, (None, None))
-    if listener and greeter:
-        # close() alone leaves the thread in accept(), and with it the port.
-        listener.shutdown(socket.SHUT_RDWR)
-        greeter.join(1)
-        listener.close()
+def who_holds(call: Call, port: int) -> dict[str, Any] | None:
+    return holder(port)
 
 
 def holder(port: int) -> dict[str, Any] | None:
@@ -111,94 +216,16 @@ def holder(port: int) -> dict[str, Any] | None:
                     links.add(os.readlink("%s/%s" % (folder, fd)))
             if links & wanted:
                 with open("/proc/%s/cmdline" % pid, "rb") as file:
-                    command = file.read().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-                return {"pid": int(pid), "command": command[:200]}
+                    argv = file.read().decode("utf-8", "replace").split("\0")
+                return {"pid": int(pid), "command": words.shown(argv, 200), "age": age(pid)}
         except OSError:
             continue
     return None
 
 
-def dial(
-    call: Call, targets: list[tuple[str, int]], token: str, timeout: float = 3.0
-) -> list[dict[str, Any]]:
-    """Connect to every [address, port] at once; tell what became of each, and from where."""
-    results: list[dict[str, Any] | None] = [None] * len(targets)
-
-    def one(index: int, address: str, port: int) -> None:
-        results[index] = attempt(address, port, token.encode(), timeout)
-
-    threads = [
-        threading.Thread(target=one, args=(index, address, port), daemon=True)
-        for index, (address, port) in enumerate(targets)
-    ]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + 2 * timeout
-    for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
-    return [got or {"error": "ETIMEDOUT", "ms": timeout * 1000} for got in results]
-
-
-def attempt(address: str, port: int, token: bytes, timeout: float) -> dict[str, Any]:
-    began = time.monotonic()
-
-    def result(**more: str | None) -> dict[str, Any]:
-        return dict(more, ms=round((time.monotonic() - began) * 1000, 1))
-
-    try:
-        with socket.create_connection((address, port), timeout=timeout) as peer:
-            local = peer.getsockname()[0]
-            said = peer.recv(len(token))
-    except socket.timeout:
-        return result(error="ETIMEDOUT")
-    except socket.gaierror as error:
-        return result(error="EAI", detail=error.strerror)
-    except OSError as error:
-        return result(error=errno.errorcode.get(error.errno or 0, str(error)))
-    if said != token:
-        return result(error="STRANGER", local=local)
-    return result(local=local[7:] if local.startswith("::ffff:") else local)
-
-
-def ping(address: str, timeout: float = 2.0) -> float | None:
-    """Round trip in milliseconds; None: no answer. Needs no privilege, else the ping program.
-
-    Raises OSError where neither can be had.
-    """
-    family, _, _, _, target = socket.getaddrinfo(address, None, type=socket.SOCK_DGRAM)[0]
-    v6 = family == socket.AF_INET6
-    try:
-        icmp = socket.socket(family, socket.SOCK_DGRAM, 58 if v6 else 1)
-    except PermissionError:
-        return ping_program(str(target[0]), timeout)
-    with icmp:
-        icmp.setblocking(False)
-        began = time.monotonic()
-        request = struct.pack("!BBHHH", 128 if v6 else 8, 0, 0, 0, 1)
-        # The kernel fills in identifier and, for IPv6, checksum.
-        checksum = ~sum(struct.unpack("!4H", request)) & 0xFFFF
-        try:
-            icmp.sendto(request[:2] + struct.pack("!H", checksum) + request[4:], target)
-        except OSError:
-            return None  # no route
-        ready, _, _ = select.select([icmp], [], [], timeout)
-        return (time.monotonic() - began) * 1000 if ready else None
-
-
-def ping_program(address: str, timeout: float) -> float | None:
-    program = shutil.which("ping")
-    if program is None:
-        raise OSError("no unprivileged ICMP socket and no ping program")
-    began = time.monotonic()
-    try:
-        run = subprocess.run(
-            [program, "-n", "-c", "1", "-W", str(max(1, round(timeout))), address],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=timeout + 5,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    return (time.monotonic() - began) * 1000 if run.returncode == 0 else None
+def age(pid: str) -> float:
+    """Tell for how many seconds a process has been there."""
+    with open("/proc/%s/stat" % pid, "rb") as stat, open("/proc/uptime") as uptime:
+        # What is in parentheses is its name, and may hold anything.
+        began = int(stat.read().rpartition(b")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        return round(float(uptime.read().split()[0]) - began, 1)

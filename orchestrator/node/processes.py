@@ -67,6 +67,7 @@ class Process:
         self.name = text[text.index(b"(") + 1 : text.rindex(b")")].decode("utf-8", "replace")
         self.state = fields[0].decode()
         self.parent, self.group, self.session = map(int, fields[1:4])
+        self.terminal = int(fields[4])  # 0: it has none, or that was closed
         self.of_kernel = bool(int(fields[6]) & KERNEL_THREAD)
         self.threads = int(fields[17])
         self.start = int(fields[19])

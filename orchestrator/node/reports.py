@@ -22,7 +22,7 @@ OVER = ("ended", "rebooted")
 OLDER = "written by an older ddp-orch: its logs can be read; whether it runs is not known"
 
 
-def list(call: Call, state_dir: str) -> List[dict[str, Any]]:
+def list(call: Call | None, state_dir: str) -> List[dict[str, Any]]:
     """Report every node's folder; several hosts that share a home all report the same ones."""
     base = files.base_of(state_dir)
     runs = os.path.join(base, "runs")

@@ -3,8 +3,12 @@
 from orchestrator.screen.lists import (
     DownJson,
     DownLines,
+    StrayJson,
+    StrayLines,
     confirm,
     confirm_down,
+    confirm_strays,
+    show_checks,
     show_plan,
     show_pruned,
     show_runs,
@@ -12,6 +16,7 @@ from orchestrator.screen.lists import (
 )
 from orchestrator.screen.people import Screen, show_event
 from orchestrator.screen.programs import JsonLines, JsonLog, JsonVerdicts
+from orchestrator.screen.redrawn import make_way
 from orchestrator.screen.terminal import (
     asker,
     show_error,
@@ -28,9 +33,14 @@ __all__ = [
     "JsonLog",
     "JsonVerdicts",
     "Screen",
+    "StrayJson",
+    "StrayLines",
     "asker",
     "confirm",
     "confirm_down",
+    "confirm_strays",
+    "make_way",
+    "show_checks",
     "show_error",
     "show_event",
     "show_lines",

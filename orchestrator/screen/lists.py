@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator import taken_down
+from orchestrator import cleared, taken_down
 from orchestrator.commands import as_typed
+from orchestrator.errors import UsageError
 from orchestrator.lines import safe
 from orchestrator.listing import HEADINGS, as_json, cells
 from orchestrator.masking import Mask
@@ -19,6 +20,8 @@ from orchestrator.screen.terminal import agreed, coloured, console, show_error, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from orchestrator.checks.check import Check
+    from orchestrator.cleared import Cleared
     from orchestrator.errors import DdpOrchError
     from orchestrator.listing import ListedRun, Listing, Pruned
     from orchestrator.plan import RunPlan
@@ -114,6 +117,34 @@ def confirm_down(lines: Sequence[str], *, yes: bool) -> bool:
     return yes or not sys.stdin.isatty() or agreed("take it down?")
 
 
+def confirm_strays(lines: Sequence[str], *, yes: bool) -> bool:
+    """Name what is about to be ended, which nobody may have started with us, and ask."""
+    show_lines([line.replace("\n", " ") for line in lines], Mask())
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("nothing was ended: nobody is here to be asked", hint="-y asks nobody")
+    return yes or agreed("end them?")
+
+
+@whole()
+def show_checks(checks: Sequence[Check], *, as_json: bool) -> None:
+    """Say what each is about. `worst` and `tier` are words of the catalogue's own."""
+    if as_json:
+        keys = ("id", "about", "without", "how", "worst", "tier")
+        told = [{key: getattr(check, key) for key in keys} for check in checks]
+        sys.stdout.write(json.dumps({"checks": told}, separators=(",", ":")) + "\n")
+        return
+    shown = console(sys.stdout, colour=coloured(sys.stdout))
+    for number, check in enumerate(checks):
+        shown.print(("\n" if number else "") + check.id, style="bold", markup=False)
+        for title, text in (
+            ("holds when it passes", check.about),
+            ("without it", check.without),
+            ("how it is found out", check.how),
+            ("at worst", f"{check.worst}; tier {check.tier}"),
+        ):
+            shown.print(f"  {title + ':':21} {text}", markup=False)
+
+
 class DownLines:
     """What became of hosts that were told to end runs, for people."""
 
@@ -122,25 +153,19 @@ class DownLines:
 
     def begin(self, run: str, hosts: Sequence[str], grace: float) -> None:
         self._runs.add(run)
-        self._say(f"taking down {run} on {', '.join(hosts)} (grace {grace:g} s)")
+        _say(f"taking down {run} on {', '.join(hosts)} (grace {grace:g} s)")
 
     def show(self, node: NodeDown) -> None:
         which = f"{node.run} on " if len(self._runs) > 1 else ""
-        self._say(f"{which}{taken_down.sentence(node)}")
+        _say(f"{which}{taken_down.sentence(node)}")
         for survivor in node.survivors:
-            self._say(f"  {survivor}")
+            _say(f"  {survivor}")
         if hint := taken_down.hint(node):
-            self._say(f"  -> {hint}")
+            _say(f"  -> {hint}")
 
     def end(self, nodes: Sequence[NodeDown]) -> None:
         for line in taken_down.summary(nodes):
-            self._say(line)
-
-    @staticmethod
-    def _say(line: str) -> None:
-        with whole():
-            one = safe(line, colours=False).replace("\n", " ")
-            sys.stdout.write(one + "\n")
+            _say(line)
 
 
 class DownJson:
@@ -150,15 +175,45 @@ class DownJson:
         pass
 
     def show(self, node: NodeDown) -> None:
-        self._write(taken_down.as_json(node))
+        _write(taken_down.as_json(node))
 
     def end(self, nodes: Sequence[NodeDown]) -> None:
-        self._write(taken_down.summary_json(nodes))
+        _write(taken_down.summary_json(nodes))
 
-    @staticmethod
-    def _write(value: object) -> None:
-        with whole():
-            sys.stdout.write(json.dumps(value, separators=(",", ":")) + "\n")
+
+class StrayLines:
+    """What became of what earlier jobs left, for people."""
+
+    def show(self, host: Cleared) -> None:
+        _say(cleared.sentence(host))
+        for survivor in host.survivors:
+            _say(f"  {survivor}")
+        if hint := cleared.hint(host):
+            _say(f"  -> {hint}")
+
+    def end(self, hosts: Sequence[Cleared]) -> None:
+        _say(cleared.summary(hosts))
+
+
+class StrayJson:
+    """The same for programs: an object per host, then a summary."""
+
+    def show(self, host: Cleared) -> None:
+        _write(cleared.as_json(host))
+
+    def end(self, hosts: Sequence[Cleared]) -> None:
+        _write(cleared.summary_json(hosts))
+
+
+def _say(line: str) -> None:
+    with whole():
+        one = safe(line, colours=False).replace("\n", " ")
+        sys.stdout.write(one + "\n")
+
+
+def _write(value: object) -> None:
+    with whole():
+        sys.stdout.write(json.dumps(value, separators=(",", ":")) + "\n")
 
 
 def _runs(count: int) -> str:

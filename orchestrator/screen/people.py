@@ -23,21 +23,24 @@ from orchestrator.events import (
     LinkDown,
     LinkUp,
     Logged,
+    Looked,
     NodeEnded,
     Planned,
     SetupBegan,
     SetupEnded,
     StopAsked,
     Stopping,
-    Verdict,
     Warned,
     WorkerEnded,
     WorkersUp,
     brief,
 )
 from orchestrator.lines import LineCutter, safe
+from orchestrator.screen.findings import findings, lines
+from orchestrator.screen.progress import Progress
+from orchestrator.screen.redrawn import Redrawn, make_way, size_of
 from orchestrator.screen.terminal import coloured, console, whole
-from orchestrator.screen.verdicts import MARKS, SEVERITY, STYLES, folded, verdict_table
+from orchestrator.screen.verdicts import SEVERITY, verdict_table
 from orchestrator.state import RunState, signal_name
 
 if TYPE_CHECKING:
@@ -62,8 +65,14 @@ class Screen:
         self._cutters: dict[tuple[str, str, str, int], LineCutter] = {}
         self._order: dict[str, int] = {}
         self._table_shown: set[tuple[int, int]] = set()
+        self._progress: Progress | None = None
+        self._redrawn = Redrawn(self._out)
 
     def __call__(self, event: Event, state: RunState) -> None:
+        if isinstance(event, Looked):
+            self._looked(event)
+            return
+        make_way()
         match event:
             case Logged():
                 self._logged(event)
@@ -71,6 +80,8 @@ class Screen:
                 if not self._quiet:
                     count = len(event.hosts)
                     self._say(f"checking {count} host{'s' * (count != 1)} ...", "dim")
+                    self._progress = Progress(event.hosts)
+                    self._draw()
             case Checked():
                 self._checked(event)
             case Planned():
@@ -118,25 +129,29 @@ class Screen:
 
     # ---- preflight ----
 
-    def _checked(self, event: Checked) -> None:
-        failed = [v for v in event.verdicts if v.status == "fail"]
-        if not self._quiet or failed:
-            self._console.print(verdict_table(event))
-        told = ("fail", "warn", *(("info", "unknown", "skip") if self._verbose else ()))
-        for verdict, hosts in folded(v for v in event.verdicts if v.status in told):
-            self._verdict(verdict, hosts)
-        counts = Counter(v.status for v in event.verdicts)
-        listed = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
-        self._say(f"checks: {listed}", "bold red" if failed else None)
+    def _looked(self, event: Looked) -> None:
+        if self._progress:
+            self._progress.looked(event.host, event.part, event.came)
+            self._draw()
 
-    def _verdict(self, verdict: Verdict, hosts: str) -> None:
-        where = f"{hosts}: " if hosts and not verdict.message.startswith(hosts) else ""
-        self._say(
-            f"{MARKS[verdict.status]} {verdict.id}  {where}{verdict.message}",
-            STYLES.get(verdict.status),
-        )
-        if verdict.hint:
-            self._say(f"   -> {verdict.hint}")
+    def _draw(self) -> None:
+        """Draw how far the checks are, where a terminal can be drawn on; else say nothing."""
+        if self._progress and (size := size_of(self._out)):
+            columns, height = size
+            drawn = self._progress.lines(columns, height, colour=self._colours)
+            self._redrawn.draw(drawn, columns)
+
+    def _checked(self, event: Checked) -> None:
+        self._progress = None
+        counts = Counter(v.status for v in event.verdicts)
+        if not self._quiet or counts["fail"]:
+            self._console.print(verdict_table(event))
+        told = ("fail", "unknown", "warn", *(("info", "skip") if self._verbose else ()))
+        for text, style in lines(findings(event.verdicts, told), verbose=self._verbose):
+            self._say(text, style)
+        listed = ", ".join(f"{counts[status]} {status}" for status in SEVERITY if counts[status])
+        took = f" in {event.seconds:.1f} s" if event.seconds else ""
+        self._say(f"checks: {listed or 'none'}{took}", "bold red" if counts["fail"] else None)
 
     # ---- the run ----
 

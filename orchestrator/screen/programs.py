@@ -12,6 +12,7 @@ from orchestrator.events import (
     Checked,
     Event,
     Logged,
+    Looked,
     encode,
 )
 from orchestrator.loglines import as_object
@@ -27,8 +28,8 @@ class JsonLines:
     """A sink for programs: one event per line on stdout."""
 
     def __call__(self, event: Event, state: RunState) -> None:
-        if isinstance(event, Checked):
-            return  # said verdict by verdict
+        if isinstance(event, Checked | Looked):
+            return  # the checks have their own verb, and how far they are is for who watches
         sys.stdout.write(encode(event) + "\n")
         sys.stdout.flush()
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from orchestrator.errors import UsageError
 from orchestrator.lines import safe
 from orchestrator.masking import Mask
+from orchestrator.screen.redrawn import make_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,6 +66,7 @@ def whole() -> Iterator[None]:
 
 @whole()
 def show_text(text: str) -> None:
+    make_way()
     sys.stdout.write(text + "\n")
 
 
@@ -77,14 +79,19 @@ def show_warning(message: str, hint: str | None) -> None:
 
 
 def show_lines(lines: Sequence[str], mask: Mask) -> None:
+    make_way()
     sys.stderr.write("".join(safe(mask.text(line), colours=False) + "\n" for line in lines))
 
 
 def agreed(question: str) -> bool:
-    sys.stderr.write(f"{question} [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() in ("y", "yes"):
-        return True
+    try:
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() in ("y", "yes"):
+            return True
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")  # the shell's prompt is not to stand behind the question
+        raise
     sys.stderr.write("left as it is\n")
     return False
 
@@ -103,6 +110,7 @@ def asker() -> Callable[[str], str] | None:
 
 
 def _asked(prompt: str) -> str:
+    make_way()
     try:
         return getpass.getpass(safe(prompt, colours=False))
     except (KeyboardInterrupt, EOFError):

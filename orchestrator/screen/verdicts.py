@@ -1,4 +1,4 @@
-"""What the checks say, as a table and in lines."""
+"""What the checks say, as a table."""
 
 from __future__ import annotations
 
@@ -7,58 +7,66 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from inventory.names import folded
 from orchestrator.lines import safe
+from orchestrator.screen.columns import COLUMNS, column_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from orchestrator.events import (
-        Checked,
-        Status,
-        Verdict,
-    )
+    from orchestrator.events import Checked, Status, Verdict
+    from orchestrator.screen.columns import Column
 
 
 MARKS = {"pass": "ok", "fail": "FAIL", "warn": "warn", "info": "-", "skip": "-", "unknown": "?"}
 STYLES = {"pass": "green", "fail": "bold red", "warn": "yellow", "unknown": "yellow"}
-# The table's columns: a heading, and the checks whose worst verdict stands there.
-COLUMNS = {
-    "ssh": ("ssh.",),
-    "ping": ("net.ping",),
-    "python": ("env.python",),
-    "torch": ("env.torch",),
-    "rendezvous": ("net.port.rdzv", "net.rdzv"),
-}
 SEVERITY: tuple[Status, ...] = ("fail", "unknown", "warn", "pass", "info", "skip")
+MANY_HOSTS = 16
+"""From here on hosts that are alike share a line."""
+WIDEST = 28
 
-
-def folded(verdicts: Iterable[Verdict]) -> Iterator[tuple[Verdict, str]]:
-    """Return what is the same on many hosts once, with their names."""
-    found: dict[tuple[str, str, str, str | None], tuple[Verdict, list[str]]] = {}
-    for verdict in verdicts:
-        shown = (verdict.status, verdict.id, verdict.message, verdict.hint)
-        _, hosts = found.setdefault(shown, (verdict, []))
-        hosts.extend([verdict.host] if verdict.host else [])
-    return ((verdict, ", ".join(hosts)) for verdict, hosts in found.values())
+Cell = tuple[str, str]
 
 
 def verdict_table(event: Checked) -> Table:
     """A line per host; in each column the worst that the checks behind it say."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("host", *COLUMNS):
-        table.add_column(heading, overflow="fold")
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for verdict in event.verdicts:
+        column = column_of(verdict.id)
+        if verdict.host and column:
+            found.setdefault((verdict.host, column.heading), []).append(verdict)
+    told = {heading for _, heading in found}
+    columns = [column for column in COLUMNS if column.heading in told]
+    alike: dict[tuple[object, ...], list[str]] = {}
+    many = len(event.hosts) > MANY_HOSTS
     for host in event.hosts:
-        cells = [Text(host)]
-        for prefixes in COLUMNS.values():
-            of_host = [v for v in event.verdicts if v.host == host and v.id.startswith(prefixes)]
-            cells.append(_cell(min(of_host, key=lambda v: SEVERITY.index(v.status), default=None)))
-        table.add_row(*cells)
+        cells = [_cell(column, found.get((host, column.heading), [])) for column in columns]
+        # How long a connection took is of nobody's interest where there are many.
+        unlike = [("ok", "green") if many and s == "green" and t.endswith(" s") else (t, s)
+                  for t, s in cells]  # fmt: skip
+        alike.setdefault(tuple(unlike) if many else (host, *unlike), []).append(host)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("host", *(column.heading for column in columns)):
+        table.add_column(heading, overflow="fold")
+    for row, hosts in alike.items():
+        cells = [cell for cell in row if isinstance(cell, tuple)]
+        table.add_row(Text(folded(hosts)), *(Text(text, style=style) for text, style in cells))
     return table
 
 
-def _cell(verdict: Verdict | None) -> Text:
-    if verdict is None:
-        return Text("-")
-    short = verdict.status in ("pass", "info")
-    mark = safe(verdict.message, colours=False) if short else MARKS[verdict.status]
-    return Text(mark, style=STYLES.get(verdict.status, ""))
+def _cell(column: Column, verdicts: list[Verdict]) -> Cell:
+    worst = min(verdicts, key=lambda v: SEVERITY.index(v.status), default=None)
+    if worst is None:
+        return "-", ""
+    if worst.status in ("fail", "unknown", "warn"):
+        return MARKS[worst.status], STYLES[worst.status]
+    for id_ in column.says:
+        for verdict in verdicts:
+            if verdict.id == id_ and verdict.status in ("pass", "info"):
+                return _short(verdict), STYLES["pass"]
+    return ("-", "") if worst.status == "skip" else (MARKS["pass"], STYLES["pass"])
+
+
+def _short(verdict: Verdict) -> str:
+    if verdict.id == "ssh.reach" and verdict.duration_ms is not None:
+        return f"{verdict.duration_ms / 1000:.1f} s"
+    one = " ".join(safe(verdict.message, colours=False).split())
+    return one if len(one) <= WIDEST else one[: WIDEST - 3] + "..."

@@ -29,6 +29,7 @@ def inventory_of(
 ) -> Inventory:
     from inventory.choose import choose
     from inventory.load import InventoryError, from_names, load
+    from orchestrator.checks import refused
 
     # Not typer's envvar: that one could not be told from a path beside -H.
     if path is None and hosts is None:
@@ -38,13 +39,22 @@ def inventory_of(
         verb = f"ddp-orch {sys.argv[1]}"
         raise UsageError(what, hint=f"{verb} inventory.yaml, or {verb} -H gpu1,gpu2")
     try:
-        found = load(path) if path is not None else from_names(",".join(hosts or ()))
+        found = load(path, refused) if path is not None else from_names(",".join(hosts or ()))
         return choose(found, include or (), exclude or ())
     except InventoryError as error:
         count = len(error.problems)
         # A line of its own first: the others begin with what an editor or a terminal can open.
         head = f"{count} mistakes in the inventory:\n" if count > 1 else ""
         raise UsageError(f"{head}{error}") from None
+
+
+def named_by(path: str | None, hosts: list[str] | None) -> str:
+    """Return the words that name the same hosts on another command line."""
+    import shlex
+
+    if hosts is not None:
+        return f"-H {shlex.quote(','.join(hosts))}"
+    return shlex.quote(path or os.environ["DDP_ORCH_INVENTORY"])
 
 
 def options_of(
@@ -55,32 +65,45 @@ def options_of(
     accept: bool,
     env_files: list[str] | None = None,
     secrets: list[str] | None = None,
+    only: list[str] | None = None,
+    named: str | None = None,
 ) -> Options:
     import re
 
-    from orchestrator import checks, given, run, screen
+    from orchestrator import given, run, screen
     from orchestrator.program import from_locale
 
     # Here, before there is a record of the run: a typing error leaves nothing behind.
-    if unknown := sorted(set(skip or ()) - set(checks.SKIPPABLE)):
-        raise UsageError(
-            f"no check to skip: {', '.join(unknown)}",
-            hint=f"there are: {', '.join(checks.SKIPPABLE)}",
-        )
+    skipped, wanted = words_for_checks("--skip-check", skip), words_for_checks("--only", only)
     if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,63}", name):
         raise UsageError(f"{name!r} is not a run's name", hint="lower-case letters, digits and -")
     global mask  # what goes wrong from here on may have a secret in its words
     options = run.Options(
-        skip=frozenset(skip or ()),
+        only=frozenset(wanted),
+        skip=frozenset(skipped),
         accept_new_host_keys=accept,
         max_restarts=max_restarts,
         env=given.environment(env_files or (), map(from_locale, env or ())),
         secrets=given.secrets(secrets or ()),
         name=name,
         ask=screen.asker(),
+        named=named,
     )
     mask = options.mask
     return options
+
+
+def words_for_checks(option: str, given: list[str] | None) -> tuple[str, ...]:
+    """Read ids of checks and of groups, which may have commas between them."""
+    from orchestrator import checks
+
+    words = [word.strip() for value in given or () for word in value.split(",")]
+    for word in words:
+        if option == "--explain" and word == "all":
+            continue
+        if wrong := checks.refused(word, "off" if option == "--skip-check" else "fail"):
+            raise UsageError(f"{option} {word}: {wrong[0]}", hint=wrong[1])
+    return tuple(dict.fromkeys(words))
 
 
 def with_secrets_of(
@@ -122,6 +145,15 @@ def program_of(found: Inventory, options: Options, module: str | None, no_python
     what = program.program_for(found, words(), module, no_python=no_python)
     refusals.contradictions(found, what, options.env, options.secrets)
     return what
+
+
+def job_of(found: Inventory) -> Program | None:
+    """Return what the inventory's job runs, if it names anything: `check` looks for it."""
+    from orchestrator import program
+
+    job = found.job
+    named = job.script is not None or job.module is not None or job.command is not None
+    return program.program_for(found, (), None) if named else None
 
 
 def wanted_lines(

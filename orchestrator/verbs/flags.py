@@ -45,7 +45,21 @@ ExcludeOption = Annotated[
 SkipOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--skip-check", metavar="ID", help="Leave a check out; may be given more than once."
+        "--skip-check",
+        metavar="ID",
+        help="Leave a check out, or a group such as net; may be given more than once.",
+    ),
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only", metavar="ID", help="Judge by this check or group, and by no other but ssh.*."
+    ),
+]
+ExplainOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--explain", metavar="ID", help="Say what a check, a group or `all` is about; no hosts."
     ),
 ]
 AcceptOption = Annotated[

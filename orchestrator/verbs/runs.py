@@ -11,6 +11,7 @@ from orchestrator.errors import UsageError
 from orchestrator.verbs.asked import (
     for_programs,
     inventory_beside,
+    inventory_of,
     is_inventory,
     options_of,
     refuse_words,
@@ -35,8 +36,10 @@ from orchestrator.verbs.flags import (  # noqa: TC001
 )
 
 if TYPE_CHECKING:
+    from inventory.model import Inventory
     from orchestrator.emit import Sink
     from orchestrator.errors import DdpOrchError
+    from orchestrator.run import Options
 
 app = typer.Typer()
 
@@ -221,7 +224,19 @@ def down(
     exclude: ExcludeOption = None,
     every: Annotated[
         bool,
-        typer.Option("--all", help="With -i or -H: all runs of this user that are found there."),
+        typer.Option(
+            "--all",
+            help="With -i or -H: all runs of this user that are found there. With --strays: also "
+            "what a terminal or a session still keeps.",
+        ),
+    ] = False,
+    strays: Annotated[
+        bool,
+        typer.Option(
+            "--strays",
+            help="No run, but what earlier jobs left on an inventory's hosts, whoever started "
+            "them, and who holds the rendezvous port.",
+        ),
     ] = False,
     grace: Annotated[
         str, typer.Option("--grace", metavar="10s", help="From SIGTERM to SIGKILL.")
@@ -234,19 +249,30 @@ def down(
     """Take a run down on all its hosts, and prove that it is.
 
     With -i or -H it takes what the hosts themselves tell of, whichever machine it was
-    started from. "down" is said of what is proven to be empty. Exit code: 0 all
-    is down, 4 a host was not reached (repeat it later), 100 something is left or
-    could not be verified, 102 no such run.
+    started from. "down" is said of what is proven to be empty. With --strays it ends
+    what earlier jobs left on an inventory's hosts: torchruns and workers, by whatever
+    started, that nobody keeps any more. Exit code: 0 all is down, 4 a host was not
+    reached (repeat it later), 100 something is left or could not be verified, 102 no
+    such run.
     """
     from orchestrator import screen
     from orchestrator.down import Listener, down_on
     from orchestrator.down import down as take_down
 
     refuse_words()
-    if run is not None and is_inventory(run):
+    if run is not None and (strays or is_inventory(run)):
         if inventory is not None:
             raise UsageError(f"{run} and -i {inventory}: one inventory at a time")
         run, inventory = None, run
+    if strays:
+        if not (inventory or hosts or os.environ.get("DDP_ORCH_INVENTORY")):
+            raise UsageError(
+                "--strays is for the hosts of an inventory", hint="ddp-orch down --strays INVENTORY"
+            )
+        asked = inventory_of(inventory, hosts, include, exclude)
+        seconds = 0.0 if force else seconds_of("--grace", grace)
+        options = options_of(None, None, None, None, accept_new_host_keys)
+        raise typer.Exit(_end_strays(asked, seconds, options, output, every=every, yes=yes))
     found = inventory_beside(inventory, hosts, include, exclude)
     if every and (found is None or run is not None):
         raise UsageError(
@@ -266,6 +292,23 @@ def down(
     if found is None:
         raise typer.Exit(take_down(run, seconds, options, listener))
     raise typer.Exit(down_on(found, run, seconds, options, listener, every=every))
+
+
+def _end_strays(
+    inventory: Inventory, grace: float, options: Options, output: str, *, every: bool, yes: bool
+) -> int:
+    from orchestrator import screen
+    from orchestrator.strays import Listener, down_strays
+
+    sure = yes or bool(os.environ.get("DDP_ORCH_YES"))
+    told = screen.StrayJson() if for_programs(output) else screen.StrayLines()
+    listener = Listener(
+        confirm=lambda lines: screen.confirm_strays(lines, yes=sure),
+        show=told.show,
+        warn=screen.show_warning,
+        end=told.end,
+    )
+    return down_strays(inventory, grace, options, listener, every=every)
 
 
 @app.command()

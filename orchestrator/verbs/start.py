@@ -11,10 +11,13 @@ from orchestrator.verbs.asked import (
     for_programs,
     inventory_of,
     inventory_to_run,
+    job_of,
+    named_by,
     options_of,
     program_of,
     refuse_words,
     words,
+    words_for_checks,
 )
 
 # typer reads the verbs' annotations when the program runs.
@@ -23,11 +26,13 @@ from orchestrator.verbs.flags import (  # noqa: TC001
     EnvFileOption,
     EnvOption,
     ExcludeOption,
+    ExplainOption,
     HostsOption,
     IncludeOption,
     InventoryPath,
     ModuleOption,
     NoPythonOption,
+    OnlyOption,
     OutputOption,
     QuietOption,
     RestartsOption,
@@ -75,7 +80,10 @@ def up(
 
     found = inventory_to_run(inventory, hosts, include, exclude)
     names = [*found.job.secrets, *(secret or ())]
-    options = options_of(name, max_restarts, env, skip_check, accept_new_host_keys, env_file, names)
+    named = named_by(inventory, hosts)
+    options = options_of(
+        name, max_restarts, env, skip_check, accept_new_host_keys, env_file, names, named=named
+    )
     what = program_of(found, options, module, no_python)
     if dry_run:
         screen.show_plan(run.plan(found, what, options), options.mask)
@@ -101,21 +109,35 @@ def check(
     hosts: HostsOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
+    only: OnlyOption = None,
     skip_check: SkipOption = None,
+    explain: ExplainOption = None,
     accept_new_host_keys: AcceptOption = False,
     output: OutputOption = "table",
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Tell the infos too.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("-v", "--verbose", help="Tell the infos too, and each finding.")
+    ] = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Check whether the hosts can run a job; start nothing."""
-    from orchestrator import run, screen
+    """Check whether the hosts can run a job; start nothing.
+
+    Exit code 3: a check failed; 4: a host cannot be reached or trusted. What was not
+    measured is `unknown`, and no failure.
+    """
+    from orchestrator import checks, run, screen
 
     refuse_words()
+    if explain:
+        asked_for = words_for_checks("--explain", explain)
+        told = dict.fromkeys(check for word in asked_for for check in checks.named(word))
+        screen.show_checks(tuple(told), as_json=for_programs(output))
+        return
     found = inventory_of(inventory, hosts, include, exclude)
-    options = options_of(None, None, None, skip_check, accept_new_host_keys)
+    named = named_by(inventory, hosts)
+    options = options_of(None, None, None, skip_check, accept_new_host_keys, only=only, named=named)
     people = screen.Screen(verbose=verbose, quiet=quiet)
     shown: Sink = screen.JsonVerdicts() if for_programs(output) else people
-    raise typer.Exit(run.check(found, options, [shown]))
+    raise typer.Exit(run.check(found, options, [shown], job_of(found)))
 
 
 @app.command()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.hosts.cluster import Cluster
+from tests.hosts.faults import Ground
 from tests.hosts.host import SSHD
 from tests.hosts.processes import until
 
@@ -70,3 +72,10 @@ def _as_good_as_new(request: pytest.FixtureRequest) -> Iterator[None]:
         left = cluster.leftovers()
     cluster.restore()
     assert not left, f"the test left processes: {left}"
+
+
+@pytest.fixture
+def ground(cluster: Cluster) -> Iterator[Ground]:
+    """The shared hosts, for one to be broken: what is done to them is undone first."""
+    with ExitStack() as undo:
+        yield Ground(cluster, undo)

@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from tests.hosts.processes import until
+from tests.hosts.smi import PROGRAM, gpu
 from tests.hosts.test_up import DDP_ORCH, ddp_orch, read_until, running, said
 from tests.lab.test_up import NASTY
 from tests.workers import worker
@@ -155,8 +156,9 @@ def test_gpus_are_counted_there_and_named_to_the_workers(cluster: Cluster) -> No
     host.write(".bashrc", "export PATH=$HOME/bin:$PATH CUDA_VISIBLE_DEVICES=7\n")
 
     def up_on(gpus: int) -> subprocess.CompletedProcess[str]:
-        lines = "\n".join(f"echo 'GPU {i}: made up'" for i in range(gpus))
-        host.write("bin/nvidia-smi", f"#!/bin/sh\n{lines}\n", 0o755)
+        data = json.dumps([[gpu(host, index) for index in range(gpus)], [], ""])
+        program = PROGRAM.format(python=sys.executable, data=data)
+        host.write("bin/nvidia-smi", program, 0o755)
         path = inventory(cluster, {"gpus": [0, 1, 2], "nproc_per_node": 3})
         return ddp_orch(cluster, "up", path, "--include", "n1:0,2", "--", worker("args"))
 

@@ -28,8 +28,9 @@ def verdicts(cluster: Cluster, count: int, code: int | None = None) -> dict[str,
             found[verdict["host"]].append(
                 f"{verdict['status']} {verdict['id']} {verdict['message']} -> {verdict['hint']}"
             )
-    fails = any(line.startswith("fail ssh.") for lines in found.values() for line in lines)
-    assert done.returncode == (4 if fails else 0), done.stdout + done.stderr
+    fails = [line for lines in found.values() for line in lines if line.startswith("fail ")]
+    ssh = any(line.startswith("fail ssh.") for line in fails)
+    assert done.returncode == (4 if ssh else 3 if fails else 0), done.stdout + done.stderr
     assert not done.stderr
     return found
 
@@ -129,7 +130,10 @@ STARTUP_FILES = {
     "shadows exec": ("exec() { echo no: $1; }", ENDED + "0 before the agent started: no: /bin/sh"),
     "breaks PATH": ("export PATH=/nowhere", SILENT),
     "preloads what is not there": ("export LD_PRELOAD=/no/such.so", SILENT),
-    "allows few files": ("ulimit -n 16; ulimit -u 20; ulimit -v 400000", SILENT),
+    "allows few files": (
+        "ulimit -n 16; ulimit -u 20; ulimit -v 400000",
+        "fail lim.nofile hard limit 16 open files",
+    ),
     "closes stdin": ("exec <&-", "fail ssh.agent the agent's input ended"),
     "has stdin elsewhere": ("exec </dev/null", "fail ssh.agent the agent's input ended"),
     "closes stdout": ("exec >&-", "look for a startup file (.bashrc, .profile) that closes stdout"),

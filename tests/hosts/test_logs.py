@@ -53,6 +53,8 @@ def test_a_host_that_is_away_is_named_and_what_is_here_of_it_is_shown(cluster: C
             return all((place / "exit.json").exists() for place in places)
 
         until(over, "all have ended", seconds=60)
+        # Who lost sight of the others waits a little for them to hear of its end.
+        until(lambda: not cluster.leftovers(), "their supervisors have gone", seconds=30)
     shown = [
         f"n{n + 1}[r{n}]| {line}"
         for n in range(3)

@@ -165,7 +165,7 @@ VIA_FIRST = "n3: its gateway n2: its gateway n1 "
     [
         (down, FIRST + "no answer from 10.77.0.9 port 22 in 2 s"),
         (refuses, FIRST + "10.77.0.9 refuses connections on port 22"),
-        (frozen, FIRST + "10.77.0.9 port 22 is open, but does not speak SSH"),
+        (frozen, FIRST + "10.77.0.9 port 22 is open, but says nothing for 10 s"),
         (no_forwarding, VIA_FIRST + "forbids connections to 10.77.0.10 port 22"),
         (other_key, FIRST + "its key has CHANGED: 10.77.0.9 shows"),
         (no_login, FIRST + "refuses to log in root"),
@@ -231,7 +231,7 @@ def test_a_failed_gateway_is_dialled_once_for_all(cluster: Cluster) -> None:
     before = cluster["n1"].log.read_text().count("Connection from")
     done = ddp_orch(cluster, "check", inventory(cluster, names, config))
     assert done.returncode == 4, done.stdout + done.stderr
-    assert f"ssh.jump  {', '.join(names)}: its gateway n1: refuses to log in root" in done.stdout
+    assert "ssh.jump  h[0-11]: its gateway n1: refuses to log in root" in done.stdout
     assert done.stdout.count("its gateway") == 1
     assert cluster["n1"].log.read_text().count("Connection from") == before + 1
 

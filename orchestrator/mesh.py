@@ -1,0 +1,215 @@
+"""Who dials whom, and where; then, from what came of it, where each host is reached. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from inventory.model import Inventory
+    from orchestrator.facts import ClusterFacts, Dialled, Network
+
+# So many hosts try every ordered pair: 4,032 of them, which took 2.5 s on two cores.
+FULL_MESH = 64
+# A host with dozens of addresses must not cost N squared times as many.
+MOST_ADDRESSES = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    host: str
+    address: str
+    port: int
+    rendezvous: bool = False
+    """The head's rendezvous port; else one that the kernel picked, as gloo's and NCCL's are."""
+
+
+# ---- who dials whom ----
+
+
+def partners(hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """List by host whom it dials: everybody, or among very many enough to find a fault by."""
+    if len(hosts) <= FULL_MESH:
+        return {host: tuple(other for other in hosts if other != host) for host in hosts}
+    head = hosts[0]
+    chosen: dict[str, set[str]] = {host: {head} - {host} for host in hosts}
+    chosen[head] = set(hosts[1:])
+    rings = [list(hosts)]
+    random = Random("".join(hosts))  # noqa: S311  the same hosts try the same pairs again
+    for _ in range(math.ceil(math.log2(len(hosts)))):
+        rings.append(list(hosts))
+        random.shuffle(rings[-1])
+    for number, ring in enumerate(rings):
+        for here, there in zip(ring, [*ring[1:], ring[0]], strict=True):
+            chosen[here].add(there)
+            if number == 0:  # the inventory's own order both ways: racks are often written so
+                chosen[there].add(here)
+    return {host: tuple(other for other in hosts if other in chosen[host]) for host in hosts}
+
+
+def targets(
+    hosts: Sequence[str],
+    candidates: Mapping[str, Sequence[str]],
+    ports: Mapping[str, int],
+    rendezvous: int | None,
+) -> dict[str, tuple[Target, ...]]:
+    """List by host what it dials, of the hosts in `ports`, which have a port open."""
+    head = hosts[0]
+    most = most_addresses(len(hosts))
+
+    def at(host: str, *, port: int, rendezvous: bool = False) -> Iterable[Target]:
+        # All depends on the head's address: it is chosen from as many as there may be.
+        several = MOST_ADDRESSES if host == head else most
+        for address in candidates.get(host, ())[:several]:
+            yield Target(host=host, address=address, port=port, rendezvous=rendezvous)
+
+    found: dict[str, tuple[Target, ...]] = {}
+    for host, others in partners(hosts).items():
+        if host not in ports:
+            continue
+        listed = [t for other in others if other in ports for t in at(other, port=ports[other])]
+        if rendezvous and host != head and head in ports:
+            listed += at(head, port=rendezvous, rendezvous=True)
+        found[host] = tuple(listed)
+    return found
+
+
+def most_addresses(hosts: int) -> int:
+    return MOST_ADDRESSES if hosts <= 8 else 2 if hosts <= 32 else 1
+
+
+# ---- at which addresses ----
+
+
+def all_candidates(
+    inventory: Inventory, networks: Mapping[str, Network | str]
+) -> dict[str, tuple[str, ...]]:
+    """List by host the addresses at which others may reach it, best first."""
+    known = {name: told for name, told in networks.items() if not isinstance(told, str)}
+    alone = inventory.same_machine or len(inventory.hosts) == 1
+    twice = ambiguous(known)
+    found: dict[str, tuple[str, ...]] = {}
+    near: str | None = None
+    for host in inventory.hosts:
+        if host.addr is not None:
+            found[host.name] = (host.addr,)
+        elif told := known.get(host.name):
+            listed = [a for a in candidates(told, alone=alone, near=near) if a not in twice]
+            found[host.name] = tuple(listed)
+        if near is None and (own := found.get(host.name)):
+            near = subnet(own[0], known.get(host.name))
+    return found
+
+
+def candidates(network: Network, *, alone: bool, near: str | None = None) -> list[str]:
+    """List a host's addresses: first those in the head's subnet, then where our ssh arrived.
+
+    The one our own connection arrived at is an address of the host's and carries traffic; behind
+    NAT it is not among its interfaces' and nothing can be bound to it.
+    """
+    unique = list(dict.fromkeys(address for _, address in network.addresses))
+    unique.sort(key=lambda a: (near is None or not within(a, near), a != network.ssh_address))
+    return [a for a in unique if alone or not is_local(a)]
+
+
+def ambiguous(networks: Mapping[str, Network | str]) -> dict[str, tuple[str, ...]]:
+    """Return the addresses that several machines have, as docker0's and virbr0's: with the hosts.
+
+    Whoever dials one reaches himself.
+    """
+    owners: dict[str, dict[str, str]] = {}
+    for name, told in networks.items():
+        if not isinstance(told, str):
+            for address in {address for _, address in told.addresses}:
+                owners.setdefault(address, {})[name] = told.machine or name
+    return {
+        address: tuple(hosts) for address, hosts in owners.items() if len(set(hosts.values())) > 1
+    }
+
+
+def subnet(address: str, network: Network | None) -> str | None:
+    prefix = network.prefixes.get(address) if network else None
+    return None if prefix is None else f"{address}/{prefix}"
+
+
+def within(address: str, network: str) -> bool:
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+    except ValueError:
+        return False
+
+
+def is_local(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+# ---- what came of it ----
+
+
+def head_address(cluster: ClusterFacts) -> str | None:
+    """Return the address of the head that most of the other hosts reached; of equals the first."""
+    head = cluster.hosts[0]
+
+    def worth(address: str) -> tuple[int, int]:
+        at_rendezvous = [d for dials in cluster.rendezvous.values() for d in dials]
+        return reached(address, at_rendezvous), reached(address, dials_to(cluster, head))
+
+    return max(cluster.candidates.get(head, ()), key=worth, default=None)
+
+
+def cluster_address(cluster: ClusterFacts, host: str) -> str | None:
+    """Return where the others reach a host: as the inventory says, or as the dialling has shown.
+
+    Of those that as many reached, the one from which the host itself reaches the head: what it
+    says of itself and what carries its packets are the same interface then.
+    """
+    if host == cluster.hosts[0]:
+        return head_address(cluster)
+    own = cluster.candidates.get(host, ())
+    dials = dials_to(cluster, host)
+    local = way_to_head(cluster, host)
+    best = max(own, key=lambda a: (reached(a, dials), a == local), default=None)
+    return best if best and reached(best, dials) else local
+
+
+def interface_of(cluster: ClusterFacts, host: str) -> str | None:
+    """Return the interface that carries the cluster, also where others know it by another address.
+
+    Behind NAT, or by a name, it is the one where their connections arrived.
+    """
+    told = cluster.networks.get(host)
+    address = cluster_address(cluster, host)
+    if told is None or isinstance(told, str) or address is None:
+        return None
+    arrived = [d.arrived for d in dials_to(cluster, host) if d.address == address and d.arrived]
+    names = {own: interface for interface, own in reversed(told.addresses)}
+    for own in (address, *arrived, way_to_head(cluster, host)):
+        if own in names:
+            return names[own]
+    return None
+
+
+def way_to_head(cluster: ClusterFacts, host: str) -> str | None:
+    """Return the address from which a host reached the head; the kernel chose it by its route."""
+    head = cluster.hosts[0]
+    address = head_address(cluster)
+    dials = (*cluster.rendezvous.get(host, ()), *cluster.dialled.get((host, head), ()))
+    return next((d.local for d in dials if d.address == address and d.connected), None)
+
+
+def dials_to(cluster: ClusterFacts, host: str) -> list[Dialled]:
+    return [d for other in cluster.hosts for d in cluster.dialled.get((other, host), ())]
+
+
+def reached(address: str, dials: Iterable[Dialled]) -> int:
+    """Count who reached it; what lets nothing large through counts, but for less."""
+    at = [d for d in dials if d.address == address]
+    return sum(d.connected for d in at) + sum(d.error is None for d in at)

@@ -1,0 +1,65 @@
+"""What a host's interfaces are like, and what its own environment says of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from .agent import Call
+
+NET = "/sys/class/net"
+INFINIBAND = "/sys/class/infiniband"
+NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
+
+
+def tell(call: Call) -> dict[str, Any]:
+    ephemeral = (read("/proc/sys/net/ipv4/ip_local_port_range") or "").split()
+    return {
+        "interfaces": interfaces(),
+        "ephemeral": [int(port) for port in ephemeral],
+        "infiniband": infiniband(),
+        "env": {name: os.environ[name] for name in NAMED if name in os.environ},
+    }
+
+
+def interfaces(top: str = NET) -> list[dict[str, Any]]:
+    return [interface(os.path.join(top, name)) for name in sorted(os.listdir(top))]
+
+
+def interface(folder: str) -> dict[str, Any]:
+    mtu = read(folder + "/mtu")
+    # 772 is ARPHRD_LOOPBACK. lo's own state is "unknown", and so is that of many a tunnel.
+    return {
+        "name": os.path.basename(folder),
+        "mtu": int(mtu) if mtu else None,
+        "up": read(folder + "/operstate") != "down",
+        "loopback": read(folder + "/type") == "772",
+        "bridge": os.path.isdir(folder + "/bridge"),
+        # A real one has a device behind it: bonds, bridges, tunnels and veths have not.
+        "virtual": not os.path.exists(folder + "/device"),
+    }
+
+
+def infiniband(top: str = INFINIBAND) -> list[dict[str, Any]]:
+    """List every port of every adapter; its state is such as "4: ACTIVE"."""
+    return [
+        {
+            "device": port.split("/")[-3],
+            "port": port.split("/")[-1],
+            "state": (read(port + "/state") or "").rpartition(":")[2].strip(),
+            "layer": read(port + "/link_layer") or "",
+        }
+        for port in sorted(glob.glob(top + "/*/ports/*"))
+    ]
+
+
+def read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read().strip()
+    except OSError:  # gone meanwhile, or not to be had of this kind of interface
+        return None

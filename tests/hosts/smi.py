@@ -1,0 +1,91 @@
+"""GPUs that a host does not have: an nvidia-smi, and what the driver would show in /proc."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.hosts.faults import Ground
+    from tests.hosts.host import NsHost
+
+# Answers queries as the program does: in the fields' order, and with a word for what it lacks.
+PROGRAM = """\
+#!{python} -ISu
+import json, sys, time
+gpus, apps, ends = json.loads({data!r})
+if ends == "hangs":
+    time.sleep(3600)
+if ends:
+    print(ends)
+    sys.exit(18 if "NVML" in ends else 0)
+asked = dict(word[2:].split("=", 1) for word in sys.argv[1:] if "=" in word)
+rows, fields = [], []
+for name, known in (("query-gpu", gpus), ("query-compute-apps", apps)):
+    if name in asked:
+        rows, fields = known, asked[name].split(",")
+for row in rows:
+    print(row if isinstance(row, str) else ", ".join(row.get(name, "[N/A]") for name in fields))
+if "-L" in sys.argv:
+    for gpu in gpus:
+        print("GPU %(index)s: %(name)s (UUID: %(uuid)s)" % gpu)
+"""
+
+
+def gpu(host: NsHost, index: int, **more: str) -> dict[str, str]:
+    return {
+        "index": str(index),
+        "uuid": f"GPU-0000000{index}-0000-0000-0000-{host.name:0>12}",
+        "pci.bus_id": bus(index),
+        "driver_version": "550.54.15",
+        "memory.total": "81559",
+        "memory.used": "1",
+        "compute_mode": "Default",
+        "persistence_mode": "Enabled",
+        "display_active": "Disabled",
+        "mig.mode.current": "Disabled",
+        "ecc.errors.uncorrected.volatile.total": "0",
+        "remapped_rows.pending": "No",
+        "remapped_rows.failure": "No",
+        "name": "NVIDIA A100-SXM4-80GB",
+        **{name.replace("__", "."): value for name, value in more.items()},
+    }
+
+
+def bus(index: int) -> str:
+    return f"00000000:{0x3B + index:02X}:00.0"
+
+
+@dataclass(frozen=True)
+class Installed:
+    """What nvidia-smi and the driver say on one host."""
+
+    gpus: list[Any] = field(default_factory=list)
+    apps: list[Any] = field(default_factory=list)
+    ends: str = ""
+    """What it says in place of an answer; or that it hangs."""
+
+    known: int = 2
+    """How many the driver knows."""
+
+    but = replace
+
+
+def two(host: NsHost, **more: str) -> Installed:
+    return Installed([gpu(host, index, **more) for index in range(2)])
+
+
+def install(ground: Ground, host: NsHost, there: Installed) -> None:
+    data = json.dumps([there.gpus, there.apps, there.ends])
+    host.write("/run/gpu/nvidia-smi", PROGRAM.format(python=sys.executable, data=data), 0o755)
+    ground.undo.callback(host.run, ["rm", "-r", "/run/gpu"])
+    host.restart_sshd({"SetEnv": "PATH=/run/gpu:/usr/sbin:/usr/bin:/sbin:/bin"})
+    ground.mount(host, "mode=755", "/proc/driver")
+    version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC"
+    host.write("/proc/driver/nvidia/version", f"{version} 2024\n")
+    for index in range(there.known):
+        folder = f"/proc/driver/nvidia/gpus/{bus(index)[4:].lower()}"
+        text = "Model: \t\t NVIDIA A100-SXM4-80GB\nIRQ:   \t\t 24\nGPU Excluded:\t No\n"
+        host.write(f"{folder}/information", text)

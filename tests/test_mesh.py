@@ -1,0 +1,274 @@
+"""Networks in, who dials whom out; then dials in, addresses out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from inventory.model import Host, Inventory
+from orchestrator.facts import ClusterFacts, Dialled, Network
+from orchestrator.mesh import (
+    FULL_MESH,
+    Target,
+    all_candidates,
+    ambiguous,
+    candidates,
+    cluster_address,
+    head_address,
+    interface_of,
+    partners,
+    targets,
+)
+
+
+def network(*addresses: str, ssh: str = "", machine: str = "", prefix: int = 24) -> Network:
+    return Network(
+        addresses=tuple((f"eth{i}", address) for i, address in enumerate(addresses)),
+        prefixes=dict.fromkeys(addresses, prefix),
+        ssh_address=ssh,
+        machine=machine,
+    )
+
+
+def inventory(*hosts: str | Host, **more) -> Inventory:
+    named = tuple(host if isinstance(host, Host) else Host(name=host) for host in hosts)
+    return Inventory(hosts=named, **more)
+
+
+# --- who dials whom -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, FULL_MESH])
+def test_up_to_so_many_hosts_every_ordered_pair_is_tried(count):
+    hosts = [f"h{i}" for i in range(count)]
+    tried = {(host, peer) for host, peers in partners(hosts).items() for peer in peers}
+    assert tried == {(a, b) for a in hosts for b in hosts if a != b}
+
+
+@pytest.mark.parametrize("count", [FULL_MESH + 1, 200, 1000])
+def test_above_it_is_a_star_a_ring_and_some_more(count):
+    hosts = [f"h{i}" for i in range(count)]
+    chosen = partners(hosts)
+    assert chosen == partners(hosts), "the same hosts try the same pairs again"
+    assert set(chosen["h0"]) == set(hosts[1:])
+    for i, host in enumerate(hosts):
+        assert host not in chosen[host]
+        assert len(set(chosen[host])) == len(chosen[host])
+        assert i == 0 or "h0" in chosen[host]
+        assert i in (0, count - 1) or {hosts[i - 1], hosts[i + 1]} <= set(chosen[host])
+    others = [len(peers) for host, peers in chosen.items() if host != "h0"]
+    assert max(others) <= 3 + count.bit_length()
+    assert sum(others) / len(others) > count.bit_length() / 2, "log2 n permutations"
+    into = {host: sum(host in peers for peers in chosen.values()) for host in hosts}
+    assert min(into.values()) >= 3, "each is tried by several: its fault is not one pair's"
+
+
+# --- at which addresses -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "alone", "expected"),
+    [
+        (network("127.0.0.1", "10.0.0.1", "10.1.0.1", ssh="10.1.0.1"), False, "10.1.0.1 10.0.0.1"),
+        # Behind NAT: the address that ssh came to is nobody's here.
+        (network("127.0.0.1", "10.0.0.1", ssh="203.0.113.7"), False, "10.0.0.1"),
+        (network("127.0.0.1", "::1", "fd00::1"), False, "fd00::1"),
+        (network("127.0.0.1", "::1", "127.8.0.1"), False, ""),
+        (network("10.0.0.1", "127.0.0.1", ssh="127.0.0.1"), True, "127.0.0.1 10.0.0.1"),
+        (network("127.0.0.1", "10.0.0.1", ssh="127.0.0.1"), False, "10.0.0.1"),
+        # The same address on two interfaces is one candidate.
+        (network("10.0.0.1", "10.0.0.1", ssh="10.0.0.1"), False, "10.0.0.1"),
+        (network(), False, ""),
+        (network(), True, ""),
+    ],
+)
+def test_candidates(known, alone, expected):
+    assert candidates(known, alone=alone) == expected.split()
+
+
+def test_the_subnet_of_the_head_goes_first():
+    known = network("192.0.2.1", "10.0.0.7", "fd00::7", ssh="192.0.2.1")
+    assert candidates(known, alone=False, near="10.0.0.1/24")[0] == "10.0.0.7"
+    assert candidates(known, alone=False, near="fd00::1/64")[0] == "fd00::7"
+    assert candidates(known, alone=False, near="10.9.0.1/24")[0] == "192.0.2.1"
+    told = {"a": network("10.0.0.1", ssh="10.0.0.1"), "b": known}
+    assert all_candidates(inventory("a", "b"), told)["b"][0] == "10.0.0.7"
+
+
+def test_the_inventorys_address_is_the_only_candidate():
+    told = {"a": network("10.0.0.1", ssh="10.0.0.1"), "b": "no answer"}
+    hosts = inventory(Host(name="a", addr="192.0.2.9"), Host(name="b", addr="b.lab"))
+    assert all_candidates(hosts, told) == {"a": ("192.0.2.9",), "b": ("b.lab",)}
+
+
+def test_an_address_of_several_machines_is_nobodys():
+    told = {
+        "a": network("172.17.0.1", "10.0.0.1", ssh="10.0.0.1", machine="1"),
+        "b": network("172.17.0.1", "10.0.0.2", ssh="172.17.0.1", machine="2"),
+    }
+    assert ambiguous(told) == {"172.17.0.1": ("a", "b")}
+    found = all_candidates(inventory("a", "b"), told | {"c": "no answer"})
+    assert found == {"a": ("10.0.0.1",), "b": ("10.0.0.2",)}
+
+
+def test_two_names_of_one_machine_share_their_addresses():
+    told = dict.fromkeys("ab", network("127.0.0.1", "10.0.0.1", ssh="127.0.0.1", machine="1"))
+    assert ambiguous(told) == {}
+    assert all_candidates(inventory("a", "b"), told)["b"] == ("10.0.0.1",)
+    both = ("127.0.0.1", "10.0.0.1")
+    assert all_candidates(inventory("a", "b", same_machine=True), told) == {"a": both, "b": both}
+
+
+def test_loopback_is_no_candidate_between_machines_whatever_the_inventory_says():
+    told = {
+        "a": network("127.0.0.1", "10.0.0.1", ssh="127.0.0.1", machine="1"),
+        "b": network("127.0.0.1", "10.0.0.2", ssh="127.0.0.1", machine="2"),
+    }
+    found = all_candidates(inventory("a", "b", same_machine=True), told)
+    assert found == {"a": ("10.0.0.1",), "b": ("10.0.0.2",)}
+
+
+@pytest.mark.parametrize(("hosts", "each"), [(2, 8), (8, 8), (9, 2), (32, 2), (33, 1), (64, 1)])
+def test_many_hosts_are_tried_at_fewer_addresses(hosts, each):
+    names = [f"h{i}" for i in range(hosts)]
+    known = {name: tuple(f"10.0.{i}.1" for i in range(9)) for name in names}
+    found = targets(names, known, dict.fromkeys(names, 5), 6)
+    last = [t for t in found["h0"] if t.host == names[-1]]
+    assert [t.address for t in last] == [f"10.0.{i}.1" for i in range(each)]
+    # On the head's address all depends.
+    at_head = [t for t in found[names[-1]] if t.host == "h0"]
+    assert [t.rendezvous for t in at_head] == [False] * 8 + [True] * 8
+    assert {t.port for t in at_head if t.rendezvous} == {6}
+
+
+def test_who_has_no_port_open_is_neither_dialled_nor_dials():
+    known = {"a": ("10.0.0.1",), "b": ("10.0.0.2",), "c": ("10.0.0.3",)}
+    found = targets("abc", known, {"a": 1, "c": 3}, None)
+    assert found == {
+        "a": (Target(host="c", address="10.0.0.3", port=3),),
+        "c": (Target(host="a", address="10.0.0.1", port=1),),
+    }
+
+
+# --- what came of it ----------------------------------------------------------------------------
+
+
+def cluster(*hosts: str, **more) -> ClusterFacts:
+    return ClusterFacts(hosts=hosts, ssh={}, **more)
+
+
+def reached(*addresses: str, failed: tuple[str, ...] = (), local: str | None = None):
+    return tuple(
+        Dialled(address=a, error="ETIMEDOUT" if a in failed else None, local=local)
+        for a in addresses
+    )
+
+
+def test_the_head_is_where_most_hosts_reached_it():
+    tried = ("docker", "slow", "good")
+    got = cluster(
+        *("head", "b", "c", "d"),
+        candidates={"head": tried},
+        rendezvous={
+            "b": reached(*tried, failed=("docker",)),
+            "c": reached(*tried, failed=("docker", "slow")),
+            "d": reached(*tried, failed=("slow", "good")),
+        },
+    )
+    assert head_address(got) == "good"
+
+
+def test_where_the_rendezvous_port_could_not_be_opened_any_port_counts():
+    got = cluster(
+        *("head", "b"),
+        candidates={"head": ("x", "y")},
+        dialled={("b", "head"): reached("x", "y", failed=("x",), local="z")},
+    )
+    assert head_address(got) == "y"
+    assert cluster_address(got, "b") == "z"
+
+
+def test_of_equals_the_first_candidate():
+    got = cluster("head", "b", candidates={"head": ("x", "y")}, rendezvous={"b": reached("x", "y")})
+    assert head_address(got) == "x"
+
+
+def test_where_large_ones_get_through_is_better_than_where_they_do_not():
+    stuck = Dialled(address="x", error="ETIMEDOUT", phase="payload")
+    got = cluster(
+        *("head", "b"),
+        candidates={"head": ("x", "y")},
+        rendezvous={"b": (stuck, Dialled(address="y"))},
+    )
+    assert head_address(got) == "y"
+
+
+def test_no_candidate_no_address():
+    assert head_address(cluster("head", "b")) is None
+
+
+THREE = cluster(
+    *("head", "b", "c"),
+    networks={
+        "head": network("10.0.0.1", "10.1.0.1"),
+        "b": network("10.0.0.2", "10.1.0.2"),
+        "c": network("10.0.0.3"),
+    },
+    candidates={
+        "head": ("10.0.0.1", "10.1.0.1"),
+        "b": ("10.1.0.2", "10.0.0.2"),
+        "c": ("10.0.0.3",),
+    },
+    rendezvous={
+        "b": reached("10.0.0.1", local="10.0.0.2"),
+        "c": reached("10.0.0.1", local="10.0.0.3"),
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("dials", "address", "interface"),
+    [
+        # Nothing else is known: its end of the way to the head.
+        ({}, "10.0.0.2", "eth0"),
+        # Both are as good: the one that it comes from itself.
+        (
+            {("head", "b"): reached("10.1.0.2", "10.0.0.2"), ("c", "b"): reached("10.0.0.2")},
+            "10.0.0.2",
+            "eth0",
+        ),
+        (
+            {("head", "b"): reached("10.1.0.2", "10.0.0.2"), ("c", "b"): reached("10.1.0.2")},
+            "10.1.0.2",
+            "eth1",
+        ),
+    ],
+)
+def test_a_host_is_where_the_others_reached_it(dials, address, interface):
+    got = dataclasses.replace(THREE, dialled=dials)
+    assert cluster_address(got, "b") == address
+    assert interface_of(got, "b") == interface
+    assert cluster_address(got, "head") == "10.0.0.1"
+    assert cluster_address(got, "unheard-of") is None
+
+
+def test_who_was_reached_by_nobody_and_reaches_nobody_has_no_address():
+    got = dataclasses.replace(
+        THREE,
+        rendezvous={},
+        dialled={("c", "b"): reached("10.0.0.2", failed=("10.0.0.2",))},
+    )
+    assert cluster_address(got, "b") is None
+    assert interface_of(got, "b") is None
+
+
+def test_the_interface_behind_a_name_is_where_connections_arrive():
+    got = cluster(
+        *("head", "b"),
+        networks={"b": network("10.0.0.2", "10.1.0.2"), "head": "no answer"},
+        candidates={"head": ("h",), "b": ("b.lab",)},
+        dialled={("head", "b"): (Dialled(address="b.lab", arrived="10.1.0.2"),)},
+    )
+    assert (cluster_address(got, "b"), interface_of(got, "b")) == ("b.lab", "eth1")
+    assert interface_of(got, "head") is None
