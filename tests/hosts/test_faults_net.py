@@ -115,9 +115,9 @@ def icmp_is_blocked(ground: Ground) -> None:
     ground.afterwards.append(was_blocked)
 
 
-def a_tenth_of_all_packets_is_lost(ground: Ground) -> None:
+def packets_are_lost_now_and_then(ground: Ground) -> None:
     for host in ground:
-        ground.firewall(host, "iif eth0 numgen random mod 100 < 10 counter drop")
+        ground.firewall(host, "iif eth0 numgen random mod 100 < 3 counter drop")
     ground.afterwards.append(lambda _: assert_dropped(ground))
 
 
@@ -271,7 +271,7 @@ FAULTS = [
     fault(head_lets_in_ssh_and_the_rendezvous_alone, at_n1("net.pair", "on n1 allow TCP")),
     fault(rendezvous_port_is_firewalled, at_n1("net.rdzv", f"on n1 allow TCP {PORT}")),
     fault(icmp_is_blocked),
-    fault(a_tenth_of_all_packets_is_lost),
+    fault(packets_are_lost_now_and_then),
     fault(docker0_is_everywhere, ETH0, info("net.nic", None, "172.17.0.1 (docker0)")),
     fault(hosts_have_a_second_network_that_is_cut, ETH0),
     fault(nobody_has_the_heads_addr, at_n1("net.pair", "`addr:` of n1")),
