@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -84,9 +85,12 @@ def until(true, seconds=20.0):
 def folder(tmp_path):
     """A run that goes on: its supervisor is this process."""
     (tmp_path / "worker-logs/0").mkdir(parents=True)
-    me = [os.getpid(), processes.find(os.getpid()).start]
-    keep(tmp_path, supervisor=me, guard=None)
+    keep(tmp_path, supervisor=ourselves(), guard=None)
     return tmp_path
+
+
+def ourselves():
+    return [os.getpid(), processes.find(os.getpid()).start]
 
 
 def keep(folder, **who):
@@ -419,6 +423,46 @@ def test_a_folder_that_is_removed_while_it_runs_ends_with_the_run(run):
     os.kill(keeper, signal.SIGTERM)
     last = json.loads(reader.finish()[JOURNAL].splitlines()[-1])
     assert (last["event"], last["reason"]) == ("ended", "stopped")
+
+
+def test_a_folder_that_is_removed_as_soon_as_a_line_came_is_followed_to_its_end(
+    tmp_path, monkeypatch
+):
+    """Its supervisor has begun since the last look at it, and is known all the same."""
+    folder = tmp_path / "run"
+    (folder / "worker-logs/0").mkdir(parents=True)
+    keep(folder, supervisor=None, guard=None)
+    monkeypatch.setattr(follow, "LOOK", 0.0)
+    reached, emit, states = follow.End.reached, Reader.emit, []
+
+    def begin_after_the_first_look(end, descriptor):
+        ended = reached(end, descriptor)
+        states.append(end.state)
+        if len(states) == 1:
+            keep(folder, supervisor=ourselves(), guard=None)
+            journal(folder, "started")
+            (folder / OUT).write_text("going")
+        return ended
+
+    def remove(reader, event, body=b""):
+        emit(reader, event, body)
+        if event.get("file") == OUT:
+            kept.append((folder / JOURNAL).open("a"))
+            shutil.rmtree(folder)
+
+    kept = []
+    monkeypatch.setattr(follow.End, "reached", begin_after_the_first_look)
+    monkeypatch.setattr(Reader, "emit", remove)
+    reader = Reader(folder)
+    try:
+        until(lambda: states.count("absent") > 1 or reader.answer)
+        assert reader.answer is None
+        with kept[0] as file:
+            file.write('{"event": "ended"}\n')
+        assert reader.finish()[OUT] == b"going"
+        assert reader.answer["state"] == "ended"
+    finally:
+        reader.cancelled.set()
 
 
 def test_files_are_held_open_once_and_closed_at_the_end(folder, read):

@@ -187,7 +187,9 @@ def test_under_a_terminal_it_is_somebodys_until_that_is_closed(tmp_path, job):
 
 def test_under_a_living_parent_that_is_no_shell_it_is_somebodys(tmp_path, job):
     parent = "import subprocess, sys; subprocess.run(sys.argv[1:])"
-    above = subprocess.Popen([sys.executable, "-c", parent, *WORDS, SLEEPS], cwd=job.folder)
+    words = [sys.executable, "-c", parent, *WORDS, SLEEPS]
+    # A session of its own, as every login has: that of process 1 may be the tests' as well.
+    above = subprocess.Popen(words, cwd=job.folder, start_new_session=True)
     try:
         job.ready()
         row = found(tmp_path, job.torchrun)[job.torchrun]

@@ -54,6 +54,7 @@ def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, Any]:
             journal = seen(folder, [record.JOURNAL], open_files)
             known = [name for name in open_files if name != record.JOURNAL]
             logs = seen(folder, [*known, *outputs.names(folder)], open_files)
+            end.learn()
             send(call, logs, open_files, offsets)
             send(call, journal, open_files, offsets)
             if not caught_up:
@@ -94,14 +95,25 @@ class End:
         self.state = record.state_of(self.folder)
         if self.state in ("absent", "unreadable"):
             return self._is_gone()
-        with contextlib.suppress(OSError, ValueError):  # it could be read a moment ago
-            self._record = record.read(self.folder, record.RUN) or self._record
+        self._read()
         if self.state == "lost":
             cookie, since = self._record.get("cookie"), self._record.get("since") or 0
             return not (cookie and processes.members(cookie, since=since))
         if self.state == "ended":
             return self._is_gone()  # its last line comes right after the record
         return self.state in ("rebooted", "elsewhere")
+
+    def learn(self) -> None:
+        """Know who keeps the run before anything of it is sent.
+
+        Its folder may be removed at any time, perhaps by a worker that waits for its line to come.
+        """
+        if not self._record.get("supervisor"):
+            self._read()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it could be read a moment ago
+            self._record = record.read(self.folder, record.RUN) or self._record
 
     def _is_gone(self) -> bool:
         known = self._record
