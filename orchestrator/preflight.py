@@ -86,7 +86,10 @@ def gather(
     return ClusterFacts(
         hosts=tuple(host.name for host in inventory.hosts),
         # A host that was lost on the way counts as one that cannot be reached.
-        ssh={name: _ssh_state(got, lost[name]) for name, got in joined.items()},
+        ssh={
+            name: _ssh_state(got, lost[name], fleet.hosts[name].address)
+            for name, got in joined.items()
+        },
         facts=facts,
         networks=networks,
         state={
@@ -185,13 +188,15 @@ def _clocks(fleet: Fleet, joined: Mapping[str, Joined | HostError]) -> Iterator[
                 yield name, Clock(offset=offset, trip=trip)
 
 
-def _ssh_state(got: Joined | HostError, last: object) -> SshState:
+def _ssh_state(got: Joined | HostError, last: HostError | None, address: str | None) -> SshState:
     if isinstance(got, HostError):
-        return SshState(check=got.check, message=got.message, hint=got.hint)
-    if isinstance(last, HostError):
-        lost = "lost again: " if isinstance(last, LinkLost) else ""
-        return SshState(check=last.check, message=f"{lost}{last.message}", hint=last.hint)
-    return SshState(seconds=got.seconds, noise=got.noise)
+        error, again = got, ""
+    elif last is not None:
+        error, again = last, "lost again: " if isinstance(last, LinkLost) else ""
+    else:
+        return SshState(seconds=got.seconds, noise=got.noise, address=address)
+    message = f"{again}{error.message}"
+    return SshState(check=error.check, message=message, hint=error.hint, address=address)
 
 
 def _state_folder(asked: str, call: Call, got: Any) -> StateFolder | str:  # noqa: ANN401  JSON, or an error

@@ -247,7 +247,7 @@ def test_skipped_checks_are_not_judged():
 
 @pytest.mark.parametrize("check", STAGES)
 def test_the_stage_that_failed_names_the_verdict(check):
-    state = SshState(check=check, message="no", hint="do")
+    state = SshState(check=check, message="no", hint="do", address="10.0.0.2")
     verdict = only(but(ssh=HEALTHY.ssh | {"b": state}), check)
     assert (verdict.host, verdict.status, verdict.message, verdict.hint) == (
         "b",
@@ -255,6 +255,7 @@ def test_the_stage_that_failed_names_the_verdict(check):
         "no",
         "do",
     )
+    assert verdict.evidence == {"tried": "10.0.0.2"}
 
 
 def test_a_noisy_shell_is_a_warning():

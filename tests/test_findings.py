@@ -135,6 +135,25 @@ def test_what_is_the_same_but_for_the_host_is_said_once():
     ]
 
 
+def test_connections_that_failed_alike_are_one_finding_wherever_they_went():
+    def silent(host: str, address: str) -> Verdict:
+        said = f"no answer from {address} port 22 in 8 s"
+        hint = f"try it by hand: ssh root@{address}"
+        return verdict("ssh.reach", host, said, hint=hint, evidence={"tried": address})
+
+    alike = [silent(f"gpu{i}", f"10.0.0.{i}") for i in range(1, 11)]
+    refused = verdict("ssh.reach", "gpu11", "10.0.0.11 refuses", evidence={"tried": "10.0.0.11"})
+    assert told(*alike, refused) == [
+        "FAIL ssh.reach  gpu[1-10]: no answer from 10.0.0.[1-10] port 22 in 8 s",
+        "   -> try it by hand: ssh root@10.0.0.1",
+        "FAIL ssh.reach  gpu11: 10.0.0.11 refuses",
+    ]
+    assert told(alike[3]) == [
+        "FAIL ssh.reach  gpu4: no answer from 10.0.0.4 port 22 in 8 s",
+        "   -> try it by hand: ssh root@10.0.0.4",
+    ]
+
+
 def test_a_name_is_not_taken_for_a_part_of_another():
     assert told(verdict("a.x", "n1", "n10 and n1.lab and xn1"), verdict("a.x", "n2", "other")) == [
         "FAIL a.x  n1: n10 and n1.lab and xn1",

@@ -29,6 +29,7 @@ class FakeHost:
         self.name = name
         self.overdue: float | None = None
         self.noise = f"hello from {name}"
+        self.address: str | None = None
         self.lose = on_lost
         self.opening: Callable[[], None] = lambda: None
         self.answer: Callable[[Call, dict[str, Any], bytes], None] = lambda *_: None

@@ -187,6 +187,7 @@ def test_a_host_that_is_lost_while_it_dials_is_not_connected():
     cluster, _ = gathered(of(2), lost)
     assert cluster.ssh["n2"].check == "ssh.reach"
     assert cluster.ssh["n2"].message == "lost again: gone"
+    assert cluster.ssh["n2"].address == "10.0.0.2"
 
 
 def test_a_host_that_has_fallen_silent_is_not_connected():

@@ -11,7 +11,7 @@ from orchestrator.events import Verdict
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.facts import ClusterFacts
+    from orchestrator.facts import ClusterFacts, SshState
 
 
 def _stage(stage: str, cluster: ClusterFacts) -> Iterator[Verdict]:
@@ -19,9 +19,13 @@ def _stage(stage: str, cluster: ClusterFacts) -> Iterator[Verdict]:
     for host in cluster.hosts:
         state = cluster.ssh.get(host)
         if state is not None and state.check == stage:
-            yield Verdict(
-                id=stage, status="fail", host=host, message=state.message, hint=state.hint
-            )
+            yield _failed(stage, host, state)
+
+
+def _failed(id_: str, host: str, state: SshState) -> Verdict:
+    tried = {} if state.address is None else {"tried": state.address}
+    message, hint = state.message, state.hint
+    return Verdict(id=id_, status="fail", host=host, message=message, hint=hint, evidence=tried)
 
 
 def _connection(cluster: ClusterFacts) -> Iterator[Verdict]:
@@ -30,9 +34,7 @@ def _connection(cluster: ClusterFacts) -> Iterator[Verdict]:
         if state is None:
             yield Verdict(id="ssh.reach", status="unknown", host=host, message="not tried")
         elif state.check == "ssh.reach" or (state.check and state.check not in STAGES):
-            yield Verdict(
-                id="ssh.reach", status="fail", host=host, message=state.message, hint=state.hint
-            )
+            yield _failed("ssh.reach", host, state)
         elif state.check is None:
             yield Verdict(
                 id="ssh.reach",

@@ -14,6 +14,8 @@ class SshState:
     message: str = ""
     hint: str | None = None
     noise: str = ""
+    address: str | None = None
+    """Where it was tried, as far as it came to that."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,6 +98,10 @@ class SshHost:
                 self._target = resolve(self._entry)
             return self._target
 
+    @property
+    def address(self) -> str | None:
+        return self._target.host if self._target else None
+
     def ping_address(self) -> str:
         """Return where a ping from here goes. Raise HostError where none can."""
         target = self.target()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from orchestrator.events import Verdict
 
 ORDER = ("fail", "unknown", "warn", "info", "skip")
-HOST, PEER = "\0", "\1"
-"""Stand in a text for the names of a verdict's own hosts: so texts can be compared."""
+HOST, PEER, ADDRESS = "\0", "\1", "\2"
+"""Stand in a text for the names of a verdict's own hosts, and for where the first was tried: so
+texts can be compared."""
 
 MOST_ALIKE = 3
 """So many findings of one check are written out that differ by more than the host."""
@@ -117,7 +118,9 @@ def _written(finding: Finding, hints: set[tuple[str, str]], *, verbose: bool) ->
         # Pairs that are no "each of these to each of those": one is an example of the others.
         text, names = first.message, ("", "")
         also = where
+    addresses = dict.fromkeys(filter(None, map(_address, finding.verdicts)))
     said = text.replace(HOST, names[0]).replace(PEER, names[1])
+    said = said.replace(ADDRESS, _few(ranges(addresses), most))
     # A message that begins with its host says already where it is.
     prefix = "" if also or text.startswith(HOST) or not where else f"{where}: "
     style = STYLES.get(first.status)
@@ -125,7 +128,8 @@ def _written(finding: Finding, hints: set[tuple[str, str]], *, verbose: bool) ->
     if also:
         yield f"   in all: {also}", None
     hint = _template(first.hint or "", first).replace(HOST, names[0]).replace(PEER, names[1])
-    hint = (first.hint or "") if also else hint
+    # What is to be tried by hand is tried at one of them.
+    hint = (first.hint or "") if also else hint.replace(ADDRESS, _address(first) or "")
     if hint and (finding.ids, hint) not in hints:
         hints.add((finding.ids, hint))
         yield f"   -> {hint}", None
@@ -183,10 +187,17 @@ def _likeness(verdict: Verdict) -> Likeness:
 
 def _template(text: str, verdict: Verdict) -> str:
     """Put signs for the names of the verdict's hosts; `gpu1` is no part of gpu10 or gpu1.lab."""
-    for name, sign in ((verdict.host, HOST), (verdict.peer, PEER)):
+    names = (verdict.host, HOST), (verdict.peer, PEER), (_address(verdict), ADDRESS)
+    for name, sign in names:
         if name:
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-]|\.\w)", sign, text)
     return text
+
+
+def _address(verdict: Verdict) -> str | None:
+    """Return where a connection was tried, which says of one host what another's says of it."""
+    tried = verdict.evidence.get("tried")
+    return tried if isinstance(tried, str) else None
 
 
 def _unmeasured_together(found: Iterable[Finding]) -> Iterator[Finding]:
