@@ -46,6 +46,16 @@ def install(n):
 for n in S:m=install(n)
 """
 
+# A machine may have python3.11, and no python3, or one that is too old.
+NUMBERED = [f"python3.{number}" for number in range(14, 7, -1)]
+PLACES = " ".join(["python3", "/usr/bin/python3", "/usr/local/bin/python3", *NUMBERED])
+# Where python3 is too old another takes its place: RHEL 8 and SLES 15 have 3.6 by that name for
+# good. Once, which "again" tells. Written for any Python 3 to read, and to stand in sh's quotes.
+_ANOTHER = (
+    "sys.version_info<(3,8) and ([__import__('os').execv(p,[p]+open('/proc/self/cmdline').read()"
+    ".split(chr(0))[1:-1]+['again']) for p in map(__import__('shutil').which,"
+    f"{NUMBERED}) if p and not sys.argv[1:]],sys.exit({frames.EXIT_OLD_PYTHON}));"
+).replace("'", '\\"')
 # Said on the way by what fails for no reason of ours, and ends nothing.
 HARMLESS = re.compile(r"setlocale|^stty: |^mesg: |LD_PRELOAD")
 # Our own command line, said back by a shell that could make nothing of it.
@@ -125,12 +135,12 @@ def command_line(first: Sequence[dict[str, Any]], modules: Iterable[str]) -> str
     with _packing:  # all hosts ask at once: the first one packs for all
         agent = _agent(tuple(modules))
     python = (
-        f"import sys;sys.version_info<(3,8) and sys.exit({frames.EXIT_OLD_PYTHON});"
+        f"import sys;{_ANOTHER}"
         "import zlib,base64,json;u=lambda p:zlib.decompress(base64.b64decode(p)).decode();"
         f'F=json.loads(u(\\"{_packed(json.dumps(first))}\\"));exec(u(\\"{agent}\\"))'
     )
     shell = (
-        "for p in python3 /usr/bin/python3 /usr/local/bin/python3;"
+        f"for p in {PLACES};"
         'do command -v $p >/dev/null 2>&1 && exec $p -X utf8 -I -S -c "%s";done;exit %d'
     )
     return f"exec /bin/sh -c '{shell % (python, frames.EXIT_NO_PYTHON)}'"
@@ -154,7 +164,8 @@ def failure(host: str, code: int | None, stderr: str, noise: bytes) -> AgentFail
     if code == frames.EXIT_NO_PYTHON:
         message, hint = "there is no python3", "install Python 3.8 or newer on it"
     elif code == frames.EXIT_OLD_PYTHON:
-        message, hint = "its python3 is older than 3.8", "install Python 3.8 or newer on it"
+        message = "its python3 is older than 3.8, and there is no python3.8 to python3.14"
+        hint = "install a newer one beside it, such as python3.11: it need not be called python3"
     elif code is None:
         message = "the connection was closed before the agent started"
         hint = "try it by hand; sshd's log on the host may say more"

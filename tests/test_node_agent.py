@@ -235,17 +235,50 @@ def test_boot_answer_run_and_leave(version, boot_agent, cookie):
 
 
 @pytest.mark.parametrize("version", TOO_OLD)
-def test_a_python_too_old_has_its_own_exit_code(version, boot_agent):
-    agent = boot_agent(python_or_skip(version))
-    assert agent.process.wait(30) == frames.EXIT_OLD_PYTHON
-    assert agent.process.stdout.read() == b""
+@pytest.mark.parametrize(
+    ("beside", "newest"), [([], None), (["3.7"], None), (["3.8"], "3.8"), (["3.9", "3.12"], "3.12")]
+)
+def test_where_python3_is_too_old_the_newest_beside_it_is_taken(version, beside, newest, tmp_path):
+    """RHEL 8 and SLES 15 keep 3.6 as python3, whatever is installed."""
+    (tmp_path / "python3").symlink_to(python_or_skip(version))
+    for other in beside:
+        (tmp_path / f"python{other}").symlink_to(python_or_skip(other))
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", boot.command_line([], [])],
+        env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        said = process.stdout.read(len(frames.MARKER))
+        if newest:
+            assert said == frames.MARKER
+            running = Path(f"/proc/{process.pid}/exe").resolve()
+            assert running == Path(python_or_skip(newest)).resolve()
+        else:
+            assert said == b""
+        process.stdin.close()
+        ends = frames.EXIT_NO_INPUT if newest else frames.EXIT_OLD_PYTHON
+        assert process.wait(30) == ends
+
+
+def test_one_that_is_too_old_by_every_name_is_not_taken_again_and_again(tmp_path):
+    for name in ("python3", *boot.NUMBERED):
+        (tmp_path / name).symlink_to(python_or_skip("3.7"))
+    ended = subprocess.run(
+        ["/bin/sh", "-c", boot.command_line([], [])],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout) == (frames.EXIT_OLD_PYTHON, b"")
 
 
 def test_no_python_has_its_own_exit_code():
     command = boot.command_line([], [])
-    places = "python3 /usr/bin/python3 /usr/local/bin/python3"
-    assert command.count(places) == 1
-    command = command.replace(places, "no-such-python3 /no/such/python3")
+    assert command.count(boot.PLACES) == 1
+    command = command.replace(boot.PLACES, "no-such-python3 /no/such/python3")
     ended = subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False, timeout=30)
     assert ended.returncode == frames.EXIT_NO_PYTHON
     assert ended.stdout == b""
