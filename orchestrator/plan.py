@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.masking import Secret
 
 STATE_DIR = "~/.ddp-orch"
+AROUND_PYTHON = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH")
 ADJECTIVES = (
     "amber bold brave brisk calm clear clever cosy crisp eager early fair fleet fresh gentle glad "
     "golden grand happy honest humble jolly keen kind lively lucky mellow merry mild neat noble "
@@ -181,6 +182,14 @@ def make_plan(
 def state_dir_of(host: Host) -> str:
     """Return the folder there that holds the runs' folders."""
     return host.state_dir or STATE_DIR
+
+
+def around_python(given: Mapping[str, str]) -> dict[str, str]:
+    """Return what decides whether an interpreter starts, and where it finds modules and commands.
+
+    Hosts are asked about these in the agent's own command line: no more of it is told there.
+    """
+    return {name: given[name] for name in AROUND_PYTHON if given.get(name)}
 
 
 def interpreter_of(host: Host, facts: HostFacts | None, *, looked: bool) -> str:

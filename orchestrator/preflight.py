@@ -32,7 +32,7 @@ from orchestrator.facts import (
 )
 from orchestrator.fleet import BEAT
 from orchestrator.node import ping
-from orchestrator.plan import state_dir_of, worker_count
+from orchestrator.plan import around_python, state_dir_of, worker_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -66,9 +66,13 @@ def gather(
     """
     pings = Pings(fleet.hosts)
     wanted = wanted_there(program)
-    look = [code_question(wanted, inventory.job.env, env or {})] if wanted else []
-    hold = {host.name: ports_to_hold(host, inventory, token) for host in inventory.hosts}
-    round_one = Asked(fleet, inventory, looked, (*NEXT, *look), {"listening.hold": hold})
+    around = {h.name: around_python(given_to(h, inventory, env or {})) for h in inventory.hosts}
+    look = [code_question(wanted, around)] if wanted else []
+    more = {
+        "listening.hold": {h.name: ports_to_hold(h, inventory, token) for h in inventory.hosts},
+        "facts.gather": {name: {"env": found} for name, found in around.items()},
+    }
+    round_one = Asked(fleet, inventory, looked, (*NEXT, *look), more)
     joined = fleet.connect(round_one.first, round_one.then, round_one.look)
     networks = round_one.answers("network.tell", Network.parse)
     # What is slow to answer, as an interpreter on a file server, is waited for after it.
@@ -131,16 +135,19 @@ def wanted_there(program: Program | None) -> Wanted | None:
     return Wanted(kind="module" if program.module else kind, target=program.target)
 
 
-def code_question(wanted: Wanted, job: Mapping[str, str], env: Mapping[str, str]) -> Question:
+def given_to(host: Host, inventory: Inventory, env: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment that the workers are given, the later over the earlier."""
+    return {**inventory.job.env, **host.env, **env}
+
+
+def code_question(wanted: Wanted, around: Mapping[str, dict[str, str]]) -> Question:
     def args(host: Host) -> dict[str, Any]:
-        given = {**job, **host.env, **env}
         return {
             "kind": wanted.kind,
             "target": wanted.target,
             "python": host.python,
             "workdir": host.workdir,
-            # What decides where a module or a command is found, and no more of it.
-            "env": {name: given[name] for name in ("PATH", "PYTHONPATH") if given.get(name)},
+            "env": around[host.name],
         }
 
     return Question("code.look", 15.0, args)
@@ -164,7 +171,7 @@ def _wanted_of_gpus(
     visible: dict[str, str] = {}
     workers: dict[str, int | None] = {}
     for host in inventory.hosts:
-        given = {**inventory.job.env, **host.env, **env}
+        given = given_to(host, inventory, env)
         known = facts.get(host.name)
         known = known if isinstance(known, HostFacts) else None
         workers[host.name] = worker_count(host, known, given)
@@ -232,7 +239,7 @@ def _ssh_to(fleet: Fleet, joined: Mapping[str, Joined | HostError]) -> dict[str,
 
 
 def _socket_names(inventory: Inventory, host: Host, env: Mapping[str, str]) -> dict[str, str]:
-    given = {**inventory.job.env, **host.env, **env}
+    given = given_to(host, inventory, env)
     return {name: given[name] for name in SOCKET_NAMES if name in given}
 
 

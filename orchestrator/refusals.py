@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import UsageError
+from orchestrator.plan import around_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ def contradictions(
                 hint="leave one of the two out",
             )
         _sizes(host, program, whole, secrets)
-    shown_secrets(_command_lines(inventory, program), secrets)
+    shown_secrets(_command_lines(inventory, program, env), secrets)
 
 
 def shown_secrets(
@@ -71,7 +72,9 @@ def shown_secrets(
                 )
 
 
-def _command_lines(inventory: Inventory, program: Program) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _command_lines(
+    inventory: Inventory, program: Program, env: Mapping[str, str]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     yield "the program's arguments", (program.target, *program.args)
     yield "job.torchrun_args", inventory.job.torchrun_args
     for host in inventory.hosts:
@@ -79,6 +82,8 @@ def _command_lines(inventory: Inventory, program: Program) -> Iterator[tuple[str
         # They are asked about in the agent's own command line; state_dir is in torchrun's as well.
         places = (host.python, host.workdir or "", host.state_dir or "")
         yield f"python:, workdir: or state_dir: of {host.name}", places
+        around = around_python({**inventory.job.env, **host.env, **env})
+        yield f"{' or '.join(around)} of {host.name}", tuple(around.values())
 
 
 def _sizes(

@@ -301,6 +301,14 @@ def test_without_an_interpreter_torch_is_the_consequence():
     assert "/v/bin/python" in verdict.hint
 
 
+def test_an_interpreter_that_lacks_its_libraries_is_not_another_one_to_be_named():
+    why = "is no Python: python3: error while loading shared libraries: libpython3.12.so.1.0: no"
+    broken = facts(Interpreter(problem=why, seen=("/v/bin/python",)))
+    verdict = only(but(facts={"a": facts(), "b": broken}), "env.python")
+    assert verdict.hint
+    assert "env: {LD_LIBRARY_PATH: ...}" in verdict.hint
+
+
 def test_facts_that_could_not_be_had():
     cluster = but(facts={"a": facts(), "b": "no answer in 25 s"})
     for check in ("host.dup", "env.python", "env.torch", "net.name.self"):

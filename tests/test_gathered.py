@@ -224,13 +224,13 @@ def test_what_the_inventory_says_of_interfaces_and_addresses():
     assert cluster.candidates["n2"] == ("n2.lab",)
 
 
-def test_an_interface_of_the_command_line_comes_over_the_inventorys():
-    job = Job(env={"GLOO_SOCKET_IFNAME": "eth0", "NCCL_SOCKET_IFNAME": "eth0"})
-    cluster, _ = gathered(
-        Inventory(hosts=(Host(name="n1"),), job=job), env={"GLOO_SOCKET_IFNAME": "^docker0"}
-    )
-    told = {"GLOO_SOCKET_IFNAME": "^docker0", "NCCL_SOCKET_IFNAME": "eth0"}
-    assert cluster.socket_names == {"n1": told}
+def test_the_interpreter_is_asked_in_what_the_workers_will_have_around_it():
+    job = Job(env={"PYTHONPATH": "/job", "LD_LIBRARY_PATH": "/lib", "TOKEN": "for workers alone"})
+    hosts = Host(name="n1"), Host(name="n2", env={"PYTHONPATH": "/own"})
+    _, asked = gathered(Inventory(hosts=hosts, job=job), env={"LD_LIBRARY_PATH": "/mine"})
+    for name, path in (("n1", "/job"), ("n2", "/own")):
+        (args,) = asked[name].args("facts.gather")
+        assert args["env"] == {"PYTHONPATH": path, "LD_LIBRARY_PATH": "/mine"}
 
 
 def test_what_has_come_is_told_while_another_host_is_still_waited_for():

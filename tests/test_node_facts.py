@@ -44,6 +44,30 @@ def test_gather_tells_of_this_host():
     assert len(got["boot_id"]) == 36
 
 
+def test_a_look_for_environments_that_hangs_takes_nothing_else_along(tmp_path, monkeypatch):
+    """It is for a hint alone: a home may hold a dead mount, or a very large tree."""
+    never = threading.Event()
+    monkeypatch.setattr(facts.interpreter, "seen", never.wait)
+    monkeypatch.setattr(facts, "SEEING", 0.05)
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" -S "$@"\n')
+    bare.chmod(0o755)
+    try:
+        got = facts.gather(None, str(bare))["interpreter"]
+    finally:
+        never.set()
+    assert got["version"] == sys.version.split()[0]
+    assert got["seen"] == []
+
+
+def test_what_has_torch_is_told_where_the_interpreter_has_none(home):
+    site = home / "venvs/train/lib/python3.11/site-packages/torch"
+    site.mkdir(parents=True)
+    (site / "version.py").touch()
+    got = facts.gather(None, "/no/such/python")["interpreter"]
+    assert got == {"problem": "not found", "seen": [f"{home}/venvs/train/bin/python"]}
+
+
 def test_a_part_that_takes_too_long_is_left_behind():
     never = threading.Event()
     try:

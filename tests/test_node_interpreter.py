@@ -66,14 +66,34 @@ def test_an_empty_folder_called_torch_is_no_torch(bare_python, tmp_path, monkeyp
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
     got = interpreter.ask(bare_python, DEADLINE)
     assert "torch" not in got
-    assert got["seen"] == []
 
 
-def test_an_environment_that_has_torch_is_named_as_a_hint(bare_python, home):
+def test_a_torch_that_the_inventory_s_environment_brings(bare_python, tmp_path, monkeypatch):
+    """As with `pip install --target`: workers get it before what the host has of its own."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "of the host"))
+    install_torch(tmp_path / "of the host", "2.7.0")
+    assert interpreter.ask(bare_python, DEADLINE)["torch"] == "2.7.0"
+    install_torch(tmp_path / "given", "2.9.0")
+    given = {"PYTHONPATH": str(tmp_path / "given")}
+    assert interpreter.ask(bare_python, DEADLINE, given)["torch"] == "2.9.0"
+
+
+def test_a_python_that_starts_with_the_inventory_s_environment_alone(script):
+    """As one of `module load`, which needs its libraries to be found."""
+    lib = "error while loading shared libraries: libpython3.12.so.1.0: cannot open it"
+    start = f'exec "{sys.executable}" "$@"'
+    moody = script(
+        f'[ "$LD_LIBRARY_PATH" = /opt/lib ] && {start}; echo "python: {lib}" >&2; exit 127'
+    )
+    assert interpreter.ask(moody, DEADLINE)["problem"] == f"is no Python: python: {lib}"
+    assert "version" in interpreter.ask(moody, DEADLINE, {"LD_LIBRARY_PATH": "/opt/lib"})
+
+
+def test_an_environment_that_has_torch_is_seen_for_a_hint(home):
     site = home / "venvs/train/lib/python3.11/site-packages/torch"
     site.mkdir(parents=True)
     (site / "version.py").touch()
-    assert interpreter.ask(bare_python, DEADLINE)["seen"] == [f"{home}/venvs/train/bin/python"]
+    assert interpreter.seen() == [f"{home}/venvs/train/bin/python"]
 
 
 def test_files_in_the_home_do_not_pass_for_modules(bare_python, home):
@@ -93,7 +113,7 @@ def test_files_in_the_home_do_not_pass_for_modules(bare_python, home):
     ],
 )
 def test_a_missing_interpreter(python, problem):
-    assert interpreter.ask(python, DEADLINE) == {"problem": problem, "seen": []}
+    assert interpreter.ask(python, DEADLINE) == {"problem": problem}
 
 
 def test_a_directory_and_a_plain_file_are_no_interpreters(tmp_path):

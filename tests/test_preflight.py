@@ -13,8 +13,14 @@ from orchestrator.connection import Joined
 from orchestrator.errors import HostError, LinkLost, RequestFailed
 from orchestrator.facts import StateFolder, Wanted
 from orchestrator.link import Link
-from orchestrator.plan import Program
-from orchestrator.preflight import _state_folder, _wanted_of_gpus, code_question, wanted_there
+from orchestrator.plan import Program, around_python
+from orchestrator.preflight import (
+    _state_folder,
+    _wanted_of_gpus,
+    code_question,
+    given_to,
+    wanted_there,
+)
 from tests.test_plan import facts
 
 
@@ -46,9 +52,11 @@ def test_hosts_are_asked_for_what_is_not_sent_along():
 
 def test_a_host_looks_with_the_environment_that_workers_will_have():
     wanted = Wanted(kind="command", target="tool")
-    job = {"PATH": "/job", "PYTHONPATH": "/job", "TOKEN": "of job"}
-    question = code_question(wanted, job, {"PYTHONPATH": "/mine"})
+    job = {"PATH": "/job", "PYTHONPATH": "/job", "TOKEN": "of job", "LD_LIBRARY_PATH": ""}
     host = Host(name="a", python="~/v", workdir="~/w", env={"PATH": "/host", "OTHER": "x"})
+    inventory = Inventory(hosts=(host,), job=Job(env=job))
+    around = around_python(given_to(host, inventory, {"PYTHONPATH": "/mine"}))
+    question = code_question(wanted, {"a": around})
     assert question.op == "code.look"
     assert question.args(host) == {
         "kind": "command",

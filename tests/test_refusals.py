@@ -94,6 +94,8 @@ def test_a_secret_has_one_value():
         ({"setup": ("login hf_secret",)}, None, "setup: of a"),
         ({"workdir": "/hf_secret"}, None, "python:, workdir: or state_dir: of a"),
         ({"state_dir": "/hf_secret"}, None, "python:, workdir: or state_dir: of a"),
+        ({"env": {"PYTHONPATH": "/hf_secret"}}, None, "PYTHONPATH of a"),
+        ({"job": Job(env={"LD_LIBRARY_PATH": "/a:/hf_secret"})}, None, "LD_LIBRARY_PATH of a"),
     ],
 )
 def test_a_secret_stands_in_no_command_line(found, program, where):

@@ -133,6 +133,8 @@ def _workdir(cluster: ClusterFacts) -> Iterator[Verdict]:
 
 
 def _which(found: Interpreter) -> str:
+    if "shared librar" in (found.problem or ""):
+        return "what a `module load` would set there it needs here: env: {LD_LIBRARY_PATH: ...}"
     if found.seen:
         return f"torch was seen in {', '.join(found.seen)}: set `python:` to one of them"
     return (

@@ -119,10 +119,8 @@ def there(
         return {"problem": "the workdir %s is not there" % workdir}
     if kind == "command":
         return command(target, path, workdir, env, deadline)
-    folders = [env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
-    more = {"PYTHONPATH": ":".join(filter(None, folders))}
     words = [MODULE, target, "here" if workdir else ""]
-    return interpreter.answer(path, words, deadline, more=more if any(folders) else {}, cwd=workdir)
+    return interpreter.answer(path, words, deadline, env=env, cwd=workdir)
 
 
 def why_not_run(path: str, program: bool = False) -> str | None:
@@ -153,7 +151,8 @@ def command(
         }
     around = interpreter.environment_at(os.path.dirname(os.path.dirname(python)))
     if around is None:
-        around = interpreter.around_it(python, interpreter.answer(python, [PREFIX], deadline))
+        told = interpreter.answer(python, [PREFIX], deadline, env=env)
+        around = interpreter.around_it(python, told)
     programs = env.get("PATH") or os.environ.get("PATH", os.defpath)
     if around:
         prefix = around.get("VIRTUAL_ENV") or around["CONDA_PREFIX"]

@@ -18,16 +18,31 @@ if TYPE_CHECKING:
     from .agent import Call
 
 
+# To look for environments that have torch is for a hint alone, and a home has many folders.
+SEEING = 2.0
+
+
 def gather(
-    call: Call, python: str, workdir: str | None = None, deadline: float = 20.0
+    call: Call,
+    python: str,
+    workdir: str | None = None,
+    env: dict[str, str] | None = None,
+    deadline: float = 20.0,
 ) -> dict[str, Any]:
-    """Return everything; what takes time runs side by side."""
+    """Return everything; what takes time runs side by side.
+
+    `env` is what the inventory has of the environment that the interpreter runs in.
+    """
     parts: dict[str, tuple[Callable[[], Any], float]] = {
-        "interpreter": (lambda: interpreter.ask(python, deadline), deadline + 2),
+        "interpreter": (lambda: interpreter.ask(python, deadline, env), deadline + 2),
         "workdir": (lambda: folder_to_start_in(workdir), 5.0),
         "own_name": (own_addresses, 2.0),
     }
     got = {name: within(seconds, part) for name, (part, seconds) in parts.items()}
+    told = {name: wait() for name, wait in got.items()}
+    if "torch" not in told["interpreter"]:
+        seen = within(SEEING, interpreter.seen)()
+        told["interpreter"]["seen"] = seen if isinstance(seen, list) else []
     home = os.path.expanduser("~")
     return {
         "hostname": socket.gethostname(),
@@ -40,7 +55,7 @@ def gather(
         "cores": cores(),
         "gpus_visible": gpus_visible(),
         "now": time.time(),
-        **{name: wait() for name, wait in got.items()},
+        **told,
         "python": python,
     }
 

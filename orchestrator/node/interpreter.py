@@ -74,16 +74,14 @@ KINDS = "miniconda3 anaconda3 miniforge3 mambaforge micromamba conda miniconda a
 PYTHON = re.compile(r"(?:python|pypy)[0-9.]*\Z")
 
 
-def ask(python: str, deadline: float) -> dict[str, Any]:
-    """Ask the interpreter that is to run the workers what it is."""
+def ask(python: str, deadline: float, env: dict[str, str] | None = None) -> dict[str, Any]:
+    """Ask the interpreter that is to run the workers what it is, in what `env` has for them."""
     path, problem = locate(python)
     if path is None:
-        return {"problem": problem, "seen": seen()}
-    found = answer(path, [QUESTION], deadline)
+        return {"problem": problem}
+    found = answer(path, [QUESTION], deadline, env=env)
     if "executable" not in found:
         return found
-    if "torch" not in found:
-        found["seen"] = seen()
     return dict(found, path=path, environment=around_it(path, found))
 
 
@@ -92,14 +90,18 @@ def answer(
     words: list[str],
     deadline: float,
     *,
-    more: dict[str, str] | None = None,
+    env: dict[str, str] | None = None,
     cwd: str | None = None,
 ) -> dict[str, Any]:
     """Have the interpreter run a program that prints JSON last; why there is none is a problem."""
     # Another Python's home would keep this one from starting; activation unsets it as well.
     bare = environment_at(os.path.dirname(os.path.dirname(path)))
-    env = {k: v for k, v in os.environ.items() if not (bare and k == "PYTHONHOME")}
-    env.update(more or {})
+    whole = {k: v for k, v in os.environ.items() if not (bare and k == "PYTHONHOME")}
+    whole.update(env or {})
+    # As at the launch: it comes before the host's own.
+    folders = ":".join(filter(None, [(env or {}).get("PYTHONPATH"), os.environ.get("PYTHONPATH")]))
+    if folders:
+        whole["PYTHONPATH"] = folders
     try:
         process = subprocess.Popen(
             [path, "-c", *words],
@@ -107,7 +109,7 @@ def answer(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=cwd or files.home_or_root(),
-            env=env,
+            env=whole,
             # A session of its own, as start_new_session would make; but with that alone newer
             # Pythons use vfork, and all threads here would wait with a program on a file server
             # that does not answer.
@@ -128,8 +130,8 @@ def answer(
         found = None
     if isinstance(found, dict) and found:
         return found
-    if env.get("PYTHONHOME"):
-        return {"problem": "does not start with PYTHONHOME=%s" % env["PYTHONHOME"]}
+    if whole.get("PYTHONHOME"):
+        return {"problem": "does not start with PYTHONHOME=%s" % whole["PYTHONHOME"]}
     last = said.decode("utf-8", "replace").strip().splitlines()[-1:]
     return {"problem": "is no Python: " + (last[0][:160] if last else "it printed nothing of use")}
 
