@@ -100,6 +100,26 @@ LIVES_ON = (
             f"{OWNED} runs here under bash (pid 70) on a terminal, and 1 more",
             "end it where it was started, or there: kill 88",
         ),
+        # `nohup torchrun --standalone`, and a logout: a job of its own.
+        (
+            {"strays": (replace(WORKER, root=4711), replace(TORCHRUN, endpoint=""))},
+            "warn",
+            f"{NAMED} runs here alone, with nobody above it, and 1 more",
+            "let it be, or end it there: kill 4711",
+        ),
+        (
+            {"strays": (replace(TORCHRUN, endpoint="[::1]:0"), OWNED)},
+            "warn",
+            f"{OWNED} runs here under bash (pid 70) on a terminal, and 1 more",
+            "end it where it was started, or there: kill 88",
+        ),
+        # Its torchrun was killed: whatever that had been told, nobody waits for this one.
+        (
+            {"strays": (replace(WORKER, root=4700), replace(TORCHRUN, endpoint="localhost:0"))},
+            "fail",
+            "pid 4700 python train.py (2 h) is left of an earlier job, and 1 more",
+            STRAYS,
+        ),
         ({"others": 2}, "info", "2 torchrun of other users, or in containers", None),
         ({"others": 2, "problem": "no answer"}, "unknown", "no answer", None),
         ({"strays": (replace(TORCHRUN, kind="port"),)}, "pass", "nothing", None),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.checks.check import Check, each
 from orchestrator.events import Verdict
 from orchestrator.facts.strays import lasting
+from orchestrator.mesh import is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -45,12 +46,14 @@ def _leftover(cluster: ClusterFacts) -> Iterator[Verdict]:
 
 
 def _judged(found: Strays, strays: Sequence[Stray]) -> tuple[Any, str, str | None]:
-    left = [s for s in strays if s.orphan]
+    alone = {s.pid for s in strays if s.kind == "torchrun" and _is_local(s.endpoint)}
+    left = [s for s in strays if s.orphan and s.root not in alone]
     lost = [run for run in found.runs if run.state == "lost"]
     live = [run for run in found.runs if run.state != "lost"]
     owned = [s for s in strays if not s.orphan]
+    begun = [s for s in strays if s.orphan and s.root in alone]
     if left:
-        more = _more([*left[1:], *lost], found.more)
+        more = _more([*left[1:], *lost, *begun], found.more)
         what = f"{_first(left)} is left of an earlier job{more}"
         return "fail", what, "ddp-orch down --strays INVENTORY"
     if lost:
@@ -61,17 +64,30 @@ def _judged(found: Strays, strays: Sequence[Stray]) -> tuple[Any, str, str | Non
         )
         return "fail", what, f"ddp-orch down {lost[0].run} -i INVENTORY"
     if live:
-        what = f"{live[0].named} runs here{_since(live[0])}{_more([*live[1:], *owned])}"
+        what = f"{live[0].named} runs here{_since(live[0])}{_more([*live[1:], *owned, *begun])}"
         return "warn", what, f"ddp-orch down {live[0].run} -i INVENTORY"
     if owned:
         first = next((s for s in owned if s.pid == s.root), owned[0])
-        what = f"{first} runs here under {first.owner}{_more([s for s in owned if s is not first])}"
+        others = _more([*(s for s in owned if s is not first), *begun])
+        what = f"{first} runs here under {first.owner}{others}"
         return "warn", what, f"end it where it was started, or there: kill {first.pid}"
+    if begun:
+        first = next((s for s in begun if s.pid == s.root), begun[0])
+        # Somebody's `nohup torchrun --standalone` does no other job any harm, but for its GPUs,
+        # which gpu.busy looks at.
+        what = f"{first} runs here alone, with nobody above it{_more(begun[1:])}"
+        return "warn", what, f"let it be, or end it there: kill {first.pid}"
     if found.problem:
         return "unknown", found.problem, None
     if found.others:
         return "info", f"{found.others} torchrun of other users, or in containers", None
     return "pass", "nothing", None
+
+
+def _is_local(endpoint: str) -> bool:
+    """Whether a torchrun with this endpoint meets no other host; it may have been told none."""
+    host = endpoint.rpartition(":")[0].strip("[]") or endpoint
+    return host in ("", "localhost") or is_local(host)
 
 
 def _first(left: Sequence[Stray]) -> str:
