@@ -71,6 +71,10 @@ def gather(
     more = {
         "listening.hold": {h.name: ports_to_hold(h, inventory, token) for h in inventory.hosts},
         "facts.gather": {name: {"env": found} for name, found in around.items()},
+        "conditions.gather": {
+            h.name: {"tmpdir": given_to(h, inventory, env or {}).get("TMPDIR")}
+            for h in inventory.hosts
+        },
     }
     round_one = Asked(fleet, inventory, looked, (*NEXT, *look), more)
     joined = fleet.connect(round_one.first, round_one.then, round_one.look)
@@ -210,7 +214,8 @@ def _state_folder(asked: str, call: Call, got: Any) -> StateFolder | str:  # noq
     if isinstance(got, HostError):
         return got.message
     if not call.future.done():
-        return StateFolder(asked=asked, problem="its disk, or file server, does not answer")
+        late = "its disk, or file server, does not answer"
+        return StateFolder(asked=asked, problem=late, late=True)
     if isinstance(got, DdpOrchError):
         return StateFolder(asked=asked, problem=got.message)
     return understood(lambda told: StateFolder.parse(asked, told), got)

@@ -296,7 +296,7 @@ def test_a_disk_is_spoken_of_once():
     cluster = disks(state=full, workdir=full, tmp=full)
     verdict = only(cluster, "fs.space")
     assert verdict.message == "/w has 50 MiB left", "three folders, one disk"
-    state = HEALTHY.state | {"b": StateFolder(asked="~/.ddp-orch", free=50 * MIB)}
+    state = HEALTHY.state | {"b": StateFolder(asked="~/.ddp-orch", free=50 * MIB, total=GIB)}
     assert bad(dataclasses.replace(cluster, state=state)) == [("fs.write", "b", "warn")]
     closed = {"device": 7, "read_only": True}
     cluster = disks(state=closed, workdir=closed)
@@ -321,6 +321,19 @@ def test_a_file_system_that_does_not_answer_is_the_cause():
     assert fails == [("fs.write", "b"), ("fs.hang", "b")]
     verdict = only(hung(state={"mount": "/"}), "fs.hang")
     assert "umount" not in verdict.hint, "not of all there is"
+
+
+def test_a_disk_that_is_slow_to_write_is_not_dead():
+    """A trial that is not over in time says nothing, where the file system itself has answered."""
+    verdict = only(disks(workdir={"slow": True, "type": "ext4", "source": "/dev/sdb"}), "fs.hang")
+    assert (verdict.host, verdict.status) == ("b", "warn")
+    assert verdict.message == "/w: ext4 of /dev/sdb takes what is written too slowly"
+    late = StateFolder(asked="~/x", problem="its disk does not answer", late=True)
+    state = HEALTHY.state | {"b": late}
+    assert bad(dataclasses.replace(disks(state={}), state=state)) == [("fs.write", "b", "warn")]
+    # That one is dead.
+    verdict = only(dataclasses.replace(hung(state={}), state=state), "fs.write")
+    assert (verdict.status, verdict.caused_by) == ("fail", "fs.hang")
 
 
 def test_what_nobody_could_look_at_is_unknown():

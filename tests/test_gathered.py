@@ -233,6 +233,13 @@ def test_the_interpreter_is_asked_in_what_the_workers_will_have_around_it():
         assert args["env"] == {"PYTHONPATH": path, "LD_LIBRARY_PATH": "/mine"}
 
 
+def test_the_workers_folder_for_temporary_files_is_looked_at():
+    hosts = Host(name="n1"), Host(name="n2", env={"TMPDIR": "/scratch"})
+    _, asked = gathered(Inventory(hosts=hosts, job=Job()))
+    told = [asked[name].args("conditions.gather")[0]["tmpdir"] for name in ("n1", "n2")]
+    assert told == [None, "/scratch"]
+
+
 def test_what_has_come_is_told_while_another_host_is_still_waited_for():
     """A table that is filled in only with the last one says of all that they are slow."""
     told, came, in_time = set(), threading.Condition(), []

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_an_ordinary_folder(tmp_path):
     assert got["total"] == there.f_blocks * there.f_frsize
     assert got["inodes"] == there.f_files
     assert 0 < got["free"] <= got["total"]
-    assert (got["read_only"], got["noexec"], got["refused"]) == (False, False, None)
+    assert (got["read_only"], got["noexec"]) == (False, False)
+    assert disks.refusal(str(tmp_path)) is None
     said = subprocess.run(
         ["findmnt", "-nro", "TARGET,FSTYPE", "-T", tmp_path],
         capture_output=True,
@@ -75,7 +77,7 @@ MOUNTED = """
 import subprocess
 folder, options = sys.argv[1:]
 subprocess.run(["mount", "-t", "tmpfs", "-o", options, "trial", folder], check=True)
-print(json.dumps(disks.look(folder)))
+print(json.dumps(dict(disks.look(folder), refused=disks.refusal(folder))))
 """
 
 
@@ -106,7 +108,7 @@ try:
         while file.write(bytes(4096)):
             pass
 except OSError:
-    print(json.dumps(disks.look(sys.argv[1])))
+    print(json.dumps(dict(disks.look(sys.argv[1]), refused=disks.refusal(sys.argv[1]))))
 """
 
 
@@ -114,6 +116,28 @@ except OSError:
 def test_a_full_disk(tmp_path):
     got = in_own_mounts(FILLED, tmp_path)
     assert (got["free"], got["refused"]) == (0, "ENOSPC")
+
+
+def test_a_disk_that_takes_its_time_to_write_has_answered_all_the_same(tmp_path, monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(disks.os, "fsync", lambda _: done.wait())
+    try:
+        got = conditions.gather(None, str(tmp_path / "s"), str(tmp_path), patience=0.5)
+    finally:
+        done.set()
+    told = Conditions.parse(got)
+    assert (told.disks["workdir"].answered, told.disks["workdir"].slow) == (True, True)
+    assert told.disks["workdir"].refused is None
+    assert told.disks["workdir"].total
+    assert not told.disks["state"].slow, "it has a trial of its own"
+
+
+def test_the_folder_for_temporary_files_is_the_workers(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", "/")
+    assert conditions.gather(None, "/s")["disks"]["tmp"]["path"] == "/"
+    got = conditions.gather(None, "/s", tmpdir=str(tmp_path))
+    assert got["disks"]["tmp"]["path"] == str(tmp_path)
+    assert (got["disks"]["tmp"]["refused"], got["disks"]["tmp"]["slow"]) == (None, False)
 
 
 # A file server that has gone: of FUSE, with nobody there to answer. Whoever asks it, waits.

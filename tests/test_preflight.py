@@ -27,7 +27,8 @@ from tests.test_plan import facts
 def test_a_disk_that_does_not_answer_is_a_finding_and_a_lost_host_is_none():
     call = Link("a", lambda _: None).prepare("files.try_out")
     late = _state_folder("~/x", call, RequestFailed("no answer to files.try_out in 10 s"))
-    assert late == StateFolder(asked="~/x", problem="its disk, or file server, does not answer")
+    problem = "its disk, or file server, does not answer"
+    assert late == StateFolder(asked="~/x", problem=problem, late=True)
     assert _state_folder("~/x", call, LinkLost("gone", check="ssh.reach")) == "gone"
     call.future.set_result(None)
     assert _state_folder("~/x", call, {"problem": None, "free": 7}) == StateFolder(

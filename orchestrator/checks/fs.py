@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.checks import room
 from orchestrator.checks.check import Check, each, user_of
-from orchestrator.checks.room import FULL, LITTLE, TOO_FEW_INODES, at_hand, lacks_inodes
+from orchestrator.checks.room import FULL, TOO_FEW_INODES, at_hand, lacks_inodes, lacks_space
 from orchestrator.events import Verdict
 from orchestrator.facts import Conditions
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from orchestrator.facts import ClusterFacts, Disk
 
 NO_SPACE = "No space left on device"
+# Who keeps it busy.
+BUSY = "sudo iotop -oPab -n 3 shows who writes"
 MODE = ("EACCES", "EPERM")
 
 
@@ -26,6 +28,17 @@ def _write(cluster: ClusterFacts) -> Iterator[Verdict]:
             continue
         user = user_of(cluster, host) or "you"
         elsewhere = f"a folder elsewhere on that host, such as /tmp/{user}-ddp-orch"
+        disk = _disk(cluster, host)
+        if state.late and disk and not disk.dead:
+            yield Verdict(
+                id="fs.write",
+                status="warn",
+                host=host,
+                message=f"{state.asked}, where the runs' folders go, is on a disk that takes "
+                "what is written too slowly",
+                hint=f"there: {BUSY}; or set `state_dir:` to {elsewhere}",
+            )
+            continue
         if state.problem:
             yield Verdict(
                 id="fs.write",
@@ -34,15 +47,16 @@ def _write(cluster: ClusterFacts) -> Iterator[Verdict]:
                 message=f"{state.asked}, where the runs' folders go, cannot be used: "
                 f"{state.problem}",
                 hint=f"mend that, or set `state_dir:` to {elsewhere}",
-                caused_by=_cause(cluster, host, state.problem),
+                caused_by=_cause(disk, state.problem),
             )
             continue
-        little = state.free < LITTLE
+        little = lacks_space(state)
+        left = f"{state.free >> 20} MiB left" if state.total else "room of unknown size"
         yield Verdict(
             id="fs.write",
             status="warn" if little else "pass",
             host=host,
-            message=f"{state.asked}, where the runs' folders go, has {state.free >> 20} MiB left",
+            message=f"{state.asked}, where the runs' folders go, has {left}",
             evidence={"folder": state.asked, "free": state.free},
             hint=f"what finds no room in the logs is lost; `state_dir:` may be {elsewhere}"
             if little
@@ -50,9 +64,12 @@ def _write(cluster: ClusterFacts) -> Iterator[Verdict]:
         )
 
 
-def _cause(cluster: ClusterFacts, host: str, problem: str) -> str | None:
+def _disk(cluster: ClusterFacts, host: str) -> Disk | None:
     found = cluster.conditions.get(host)
-    disk = found.disks.get("state") if isinstance(found, Conditions) else None
+    return found.disks.get("state") if isinstance(found, Conditions) else None
+
+
+def _cause(disk: Disk | None, problem: str) -> str | None:
     if disk is None:
         return None
     if disk.dead:
@@ -79,6 +96,17 @@ def _hang(cluster: ClusterFacts) -> Iterator[Verdict]:
                 evidence={disk.path: disk.problem for disk in dead},
                 hint=f"there: {todo}; or `state_dir:`, `workdir:` elsewhere",
             )
+        elif slow := [disk for disk in found.disks.values() if disk.slow]:
+            yield Verdict(
+                id="fs.hang",
+                status="warn",
+                host=host,
+                message="; ".join(
+                    f"{_named(disk)} takes what is written too slowly" for disk in slow
+                ),
+                evidence={disk.path: disk.type for disk in slow},
+                hint=f"there: {BUSY}; or `workdir:`, `env: {{TMPDIR: ...}}` elsewhere",
+            )
         else:
             yield Verdict(
                 id="fs.hang",
@@ -90,8 +118,12 @@ def _hang(cluster: ClusterFacts) -> Iterator[Verdict]:
 
 
 def _dead(disk: Disk) -> str:
-    what = f"{disk.path}: {disk.type} of {disk.source} "
-    return what + ("does not answer" if not disk.answered else f"is broken ({disk.problem})")
+    what = "does not answer" if not disk.answered else f"is broken ({disk.problem})"
+    return f"{_named(disk)} {what}"
+
+
+def _named(disk: Disk) -> str:
+    return f"{disk.path}: {disk.type} of {disk.source}"
 
 
 def _read_only(cluster: ClusterFacts) -> Iterator[Verdict]:
@@ -169,7 +201,7 @@ CHECKS = (
         id="fs.hang",
         about="the file systems answer",
         without="processes that cannot even be killed (state D)",
-        how="stat and statvfs of every folder that a run needs, each under its own deadline",
+        how="stat, statvfs and 4 KiB to every folder that a run needs, each under its own deadline",
         judge=_hang,
     ),
     Check(

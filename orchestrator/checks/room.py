@@ -59,12 +59,17 @@ def _judged(cluster: ClusterFacts, host: str, found: Conditions) -> int | None:
     disk = found.disks.get("state")
     if not isinstance(state, StateFolder) or disk is None or disk.problem:
         return None
-    return disk.device if state.problem or state.free < LITTLE else None
+    return disk.device if state.problem or lacks_space(state) else None
 
 
 def _home(cluster: ClusterFacts, host: str) -> Disk | None:
     found = cluster.conditions[host]
     return None if isinstance(found, str) else found.disks.get("state")
+
+
+def lacks_space(state: StateFolder) -> bool:
+    """Say whether there is little of it where the runs' folders go; some do not tell how much."""
+    return state.total > 0 and state.free < LITTLE
 
 
 def lacks_inodes(disk: Disk, least: int) -> bool:

@@ -16,8 +16,12 @@ class StateFolder:
     """As the inventory has it."""
 
     problem: str | None = None
+    late: bool = False
+    """The problem is that no answer came in time."""
+
     free: int = 0
-    """Bytes."""
+    total: int = 0
+    """Bytes; some file systems do not tell and say 0."""
 
     @classmethod
     def parse(cls, asked: str, got: dict[str, Any]) -> StateFolder:
@@ -25,6 +29,7 @@ class StateFolder:
             asked=asked,
             problem=text_or_none(got["problem"], "problem"),
             free=whole(got.get("free", 0), "free"),
+            total=whole(got.get("total", 0), "total"),
         )
 
 
@@ -60,6 +65,9 @@ class Disk:
     refused: str | None = None
     """The name of the error at writing."""
 
+    slow: bool = False
+    """It was written to, and that did not come to an end in time."""
+
     @property
     def dead(self) -> bool:
         return self.broken or not self.answered
@@ -77,7 +85,7 @@ class Disk:
             return replace(disk, answered=False, problem=str(problem))
         if problem is not None:
             return replace(disk, problem=str(problem), broken=bool(got["broken"]))
-        refused = got["refused"]
+        refused = got.get("refused")
         return replace(
             disk,
             there=bool(got["there"]),
@@ -89,4 +97,5 @@ class Disk:
             read_only=bool(got["read_only"]),
             noexec=bool(got["noexec"]),
             refused=None if refused is None else str(refused),
+            slow=bool(got.get("slow")),
         )

@@ -22,12 +22,16 @@ CONTAINER = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 
 
 def gather(
-    call: Call, state_dir: str, workdir: str | None = None, patience: float = PATIENCE
+    call: Call,
+    state_dir: str,
+    workdir: str | None = None,
+    tmpdir: str | None = None,
+    patience: float = PATIENCE,
 ) -> dict[str, Any]:
     home = os.path.expanduser("~")
     folders = {
         "state": os.path.expanduser(state_dir),
-        "tmp": os.environ.get("TMPDIR") or "/tmp",  # noqa: S108  looked at, not used
+        "tmp": tmpdir or os.environ.get("TMPDIR") or "/tmp",  # noqa: S108  looked at, not used
         "shm": "/dev/shm",  # noqa: S108
     }
     if workdir is not None:
@@ -64,8 +68,21 @@ def gather(
 
 
 def looked_at(role: str, path: str, patience: float) -> Callable[[], Any]:
-    # Of the runs' folder files.try_out has a trial of its own.
-    return facts.within(patience, lambda: disks.look(path, write=role != "state"))
+    """Look, and beside it try to write: a disk that takes its time for that is not dead."""
+    look = facts.within(patience, lambda: disks.look(path))
+    if role == "state":
+        return look  # files.try_out has a trial of its own
+    trial = facts.within(patience, lambda: [disks.refusal(path)])
+
+    def wait() -> dict[str, Any]:
+        found: dict[str, Any] = look()
+        if found.get("there"):
+            tried = trial()
+            late = not isinstance(tried, list)
+            found.update(slow=late, refused=None if late else tried[0])
+        return found
+
+    return wait
 
 
 def machine_id() -> str:

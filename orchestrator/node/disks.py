@@ -23,7 +23,7 @@ SHOWS = ("0", "off")  # hidepid=, on old kernels and new
 ESCAPED = re.compile(r"\\([0-7]{3})")
 
 
-def look(path: str, write: bool = True) -> dict[str, Any]:
+def look(path: str) -> dict[str, Any]:
     """Return what the file system says on which path lies, or will lie."""
     try:
         there = nearest(path)
@@ -38,7 +38,6 @@ def look(path: str, write: bool = True) -> dict[str, Any]:
             "inodes": space.f_files,
             "read_only": bool(space.f_flag & os.ST_RDONLY),
             "noexec": bool(space.f_flag & NOEXEC),
-            "refused": refusal(there) if write and there == path else None,
             **mount_of(os.path.realpath(there)),
         }
     except OSError as error:

@@ -55,7 +55,11 @@ def try_out(call: Call, state_dir: str) -> dict[str, Any]:
         return {"problem": error.strerror or str(error)}
     except ValueError as error:
         return {"problem": str(error)}
-    return {"problem": None, "free": free.f_bavail * free.f_frsize}
+    return {
+        "problem": None,
+        "free": free.f_bavail * free.f_frsize,
+        "total": free.f_blocks * free.f_frsize,
+    }
 
 
 def write_and_remove(path: str) -> None:
