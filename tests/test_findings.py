@@ -154,6 +154,17 @@ def test_connections_that_failed_alike_are_one_finding_wherever_they_went():
     ]
 
 
+def test_a_command_to_type_is_written_for_one_of_many():
+    def missing(host: str) -> Verdict:
+        return verdict("env.script", host, "no t.py", hint=f"scp -3 n9:/t.py {host}:/t.py")
+
+    assert told(missing("n1"), missing("n2"), missing("n3")) == [
+        "FAIL env.script  n[1-3]: no t.py",
+        "   -> scp -3 n9:/t.py n1:/t.py; likewise for the others",
+    ]
+    assert told(missing("n2"))[1] == "   -> scp -3 n9:/t.py n2:/t.py"
+
+
 def test_a_name_is_not_taken_for_a_part_of_another():
     assert told(verdict("a.x", "n1", "n10 and n1.lab and xn1"), verdict("a.x", "n2", "other")) == [
         "FAIL a.x  n1: n10 and n1.lab and xn1",

@@ -23,6 +23,9 @@ HOST, PEER, ADDRESS = "\0", "\1", "\2"
 """Stand in a text for the names of a verdict's own hosts, and for where the first was tried: so
 texts can be compared."""
 
+AS_A_WORD = re.compile(f"[{HOST}{PEER}]:")
+"""A name in a command to type, as in `scp n2:/x`, where no list of names can stand."""
+
 MOST_ALIKE = 3
 """So many findings of one check are written out that differ by more than the host."""
 MOST_PLACES = 8
@@ -127,9 +130,13 @@ def _written(finding: Finding, hints: set[tuple[str, str]], *, verbose: bool) ->
     yield f"{MARKS[first.status]:4} {finding.ids}  {prefix}{said}", style
     if also:
         yield f"   in all: {also}", None
-    hint = _template(first.hint or "", first).replace(HOST, names[0]).replace(PEER, names[1])
+    hint = "" if also else _template(first.hint or "", first)
+    if also or (len(finding.verdicts) > 1 and AS_A_WORD.search(hint)):
+        hint = first.hint or ""
+        hint += "; likewise for the others" if hint and not also else ""
     # What is to be tried by hand is tried at one of them.
-    hint = (first.hint or "") if also else hint.replace(ADDRESS, _address(first) or "")
+    hint = hint.replace(ADDRESS, _address(first) or "")
+    hint = hint.replace(HOST, names[0]).replace(PEER, names[1])
     if hint and (finding.ids, hint) not in hints:
         hints.add((finding.ids, hint))
         yield f"   -> {hint}", None
