@@ -196,6 +196,27 @@ def test_the_table_of_mounts(tmp_path, path, mounted):
     assert (got["mount"], got["type"], got["source"]) == mounted
 
 
+IMAGE = """
+import subprocess
+from pathlib import Path
+top = sys.argv[1]
+subprocess.run(["mount", "-t", "tmpfs", "image", top], check=True)
+for each in ("usr", "proc", "lib", "lib64", "bin", "root"):
+    if Path("/", each).exists():
+        Path(top, each).mkdir()
+        subprocess.run(["mount", "--rbind", "/" + each, top + "/" + each], check=True)
+import os
+os.chroot(top)
+print(json.dumps([conditions.in_container(), disks.mount_of("/")["type"]]))
+"""
+
+
+@root_only
+def test_a_root_that_is_made_from_an_image(tmp_path):
+    """As stateless nodes boot it: all of one image have its machine-id, and are no clones."""
+    assert in_own_mounts(IMAGE, tmp_path) == [True, "tmpfs"]
+
+
 @pytest.mark.parametrize(
     ("options", "hides"),
     [

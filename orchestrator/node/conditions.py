@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 PATIENCE = 8.0
 # All of glibc's categories. LC_ALL itself is 6.
 EVERY_CATEGORY = 0x1FBF
+# Of a root that is made anew at each start, from an image or a file server's folder for all.
+IMAGES = ("overlay", "tmpfs", "rootfs", "squashfs", "nfs", "nfs4")
 CONTAINER = ("/.dockerenv", "/run/.containerenv", "/run/systemd/container")
 
 
@@ -94,7 +96,7 @@ def machine_id() -> str:
 
 def in_container() -> bool:
     """Say whether this is made from an image, as its machine-id then is; not each kind is known."""
-    return any(map(os.path.exists, CONTAINER)) or disks.mount_of("/")["type"] == "overlay"
+    return any(map(os.path.exists, CONTAINER)) or disks.mount_of("/")["type"] in IMAGES
 
 
 def missing_locale() -> str | None:
