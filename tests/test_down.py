@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import socket
 import subprocess
 import sys
@@ -78,7 +79,9 @@ def at_a_terminal(answer: str, *words: str) -> tuple[int, str]:
     os.close(theirs)
     said, typed = "", False
     end = time.monotonic() + 60
-    while time.monotonic() < end:
+    while (left := end - time.monotonic()) > 0:
+        if not select.select([ours], [], [], left)[0]:
+            break
         try:
             part = os.read(ours, 4096)
         except OSError:  # how Linux says that nobody is at the other end any more
@@ -89,7 +92,10 @@ def at_a_terminal(answer: str, *words: str) -> tuple[int, str]:
         if "[y/N]" in said and not typed:
             typed = bool(os.write(ours, answer.encode()))
     os.close(ours)
-    return process.wait(60), said
+    try:
+        return process.wait(10), said
+    finally:
+        process.kill()
 
 
 def test_the_newest_that_has_not_ended_is_meant_and_asked_for(runs):

@@ -75,7 +75,6 @@ class Job:
         pid, terminal = pty.fork()
         if pid == 0:
             os.chdir(self.folder)
-            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
             words = " ".join(f"'{word}'" for word in WORDS)
             line = f"{words} '{SLEEPS}'; true"
             os.execv("/bin/sh", ["/bin/sh", "-c", line])  # noqa: S606  it is the shell that counts
