@@ -53,7 +53,8 @@ NEXT = (
         12.0,
         lambda host: {"state_dir": state_dir_of(host), "workdir": host.workdir},
     ),
-    Question("smi.ask", 15.0),
+    # One that hangs costs it half of this; all of it where nvidia-smi is slow, and asked twice.
+    Question("smi.ask", 90.0),
     Question("strays.find", 15.0, lambda host: {"state_dir": state_dir_of(host)}),
 )
 

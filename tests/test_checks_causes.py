@@ -125,7 +125,7 @@ def test_large_packets_and_mtus(mtus, explains):
         (verdict("env.torch", status="unknown"), verdict("env.python")),
         (verdict("env.torchrun"), verdict("env.python")),
         (verdict("gpu.count", status="unknown"), verdict("gpu.smi")),
-        (verdict("gpu.busy"), verdict("gpu.smi")),
+        (verdict("gpu.busy", status="unknown"), verdict("gpu.smi")),
         (verdict("net.pair", "b", peer="a"), verdict("host.nat")),
         (verdict("net.pair", status="unknown"), verdict("net.nic")),
         (verdict("net.rdzv", "b", "unknown"), verdict("net.port.rdzv")),
@@ -138,6 +138,10 @@ def test_what_follows_from_what(consequence, cause):
     elsewhere = Verdict(id=cause.id, status="fail", host="z", message="")
     if cause.id != "net.port.rdzv":  # of which there is but one
         assert cause_of(consequence, elsewhere) is None
+
+
+def test_what_was_seen_of_gpus_does_not_follow_from_how_slowly():
+    assert cause_of(verdict("gpu.busy"), verdict("gpu.smi", status="warn")) is None
 
 
 def test_a_source_that_is_behind_nat_explains_nothing():

@@ -183,7 +183,38 @@ def test_one_that_hangs(ended, words):
     said = only(cluster(Smi(ended=ended)), "gpu.smi")
     assert said.status == "fail"
     assert words in said.message
+    assert "the GPU driver hangs" in said.message
     assert "xid" in said.hint
+
+
+def test_one_that_is_late_but_at_work_is_slow():
+    said = only(cluster(Smi(ended="late", slow=True, seconds=40.2)), "gpu.smi")
+    assert said.status == "fail"
+    assert said.message.startswith("nvidia-smi is slow: it was at work for 40 s")
+    assert "persistence mode may be off" in said.message
+    assert "hangs" not in said.message
+    assert "sudo nvidia-smi -pm 1" in said.hint
+
+
+@pytest.mark.parametrize(
+    ("seconds", "persistence", "status"),
+    [(12.0, False, "warn"), (12.0, True, "pass"), (12.0, None, "pass"), (0.9, False, "pass"),
+     (None, False, "pass")],
+)  # fmt: skip
+def test_persistence_mode_matters_where_it_makes_one_wait(seconds, persistence, status):
+    slow = smi(board(persistence=persistence), seconds=seconds)
+    (said,) = verdicts(cluster(slow), "gpu.smi")
+    assert (said.status, said.evidence["seconds"]) == (status, seconds)
+    if status == "warn":
+        assert "persistence mode is off" in said.message
+        assert "sudo nvidia-smi -pm 1" in said.hint
+
+
+def test_a_driver_that_is_slow_is_no_reason_for_who_is_on_its_gpus():
+    slow = smi(board(persistence=False), seconds=12.0, holders=(held(),))
+    found = {v.id: v for v in verdicts(cluster(slow)) if v.status != "pass"}
+    assert found.keys() == {"gpu.smi", "gpu.busy"}
+    assert found["gpu.busy"].caused_by is None
 
 
 def test_a_driver_without_nvidia_smi_is_information_and_its_state_unknown():

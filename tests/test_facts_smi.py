@@ -76,6 +76,7 @@ def test_a_row_of_a_large_board():
     assert (last.compute_mode, last.mig, last.display) == ("Default", False, False)
     assert (last.fabric_state, last.fabric_status) == ("Completed", "Success")
     assert (last.pending, last.remap_failed, last.recovery) == (False, False, None)
+    assert last.persistence is True
 
 
 def test_what_a_card_or_a_driver_has_no_word_for_is_none():
@@ -88,6 +89,9 @@ def test_what_a_card_or_a_driver_has_no_word_for_is_none():
     (sliced,) = parsed("a100-mig-no-permission-470.csv").gpus
     assert (sliced.memory_used, sliced.mig, sliced.problem) == (None, True, None)
     assert parsed("geforce-desktop-595.csv").gpus[0].display
+    assert parsed("geforce-desktop-595.csv").gpus[0].persistence is False
+    # What could not be read is not off.
+    assert parsed("lost-in-fields-535.csv").gpus[0].persistence is None
 
 
 def test_a_name_with_a_comma_is_a_name():
@@ -164,6 +168,23 @@ def test_the_number_of_gpus_is_known_or_it_is_not(gpus, driver, count):
     smi = Smi.parse(told("no-devices.txt", gpus=gpus, driver=driver))
     assert smi.count == count
     assert not smi.gpus
+
+
+@pytest.mark.parametrize(
+    ("answer", "slow"),
+    [
+        ({"ended": "late", "asleep": False, "seconds": 40.0}, True),
+        ({"ended": "late", "asleep": True, "seconds": 40.0}, False),
+        # Whatever it looked like: it could not be killed.
+        ({"ended": "stuck", "asleep": False, "seconds": 40.0}, False),
+        # The thread that asked did not come back.
+        ({"problem": "no answer in 85 s"}, False),
+        ({"ended": "answered", "asleep": False, "seconds": 12.0}, False),
+    ],
+)
+def test_slow_is_who_was_at_work(answer, slow):
+    smi = parsed("h100-590.csv", gpus={"out": "", "err": "", "fields": [], **answer})
+    assert (smi.slow, smi.seconds) == (slow, answer.get("seconds"))
 
 
 def test_a_driver_that_hangs_leaves_its_part_out():

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.asked import NEXT
 from orchestrator.facts import Smi
 from orchestrator.node import files, processes, smi
 from tests.smi_cases import UUIDS, asked
@@ -97,6 +98,43 @@ def test_fields_that_a_driver_does_not_know_are_left_out(put):
     assert [gpu.ecc for gpu in Smi.parse(smi.ask(None)).gpus] == [2, 0]
 
 
+@pytest.mark.parametrize(
+    ("version", "case", "questions"),
+    [
+        ("470.199.02", "v100-470.csv", 1),
+        ("525.85.12", "geforce-525.csv", 1),
+        # Of a branch that nothing is known of the program itself says what it is too old for.
+        ("550.54.14", "v100-470.csv", 3),
+        ("590.48.01", "v100-470.csv", 4),
+    ],
+)
+def test_what_a_driver_is_known_to_refuse_is_not_asked(put, tmp_path, version, case, questions):
+    told = tmp_path / "root/proc/driver/nvidia/version"
+    told.parent.mkdir(parents=True)
+    told.write_text(VERSION.replace("550.54.14", version))
+    folder = put(REFUSES, case)
+    got = smi.ask(None, root=str(tmp_path / "root"))
+    assert got["gpus"]["fields"] == asked(case)["fields"]
+    assert sum("--query-gpu" in call for call in calls(folder)) == questions
+    assert Smi.parse(got).driver == version
+
+
+def test_each_start_has_the_whole_deadline_and_the_question_has_an_end(put, monkeypatch):
+    folder = put(REFUSES, "v100-470.csv")
+    given, run = [], smi.run
+
+    def noted(started, argv, deadline):
+        given.append(deadline)
+        return run(started, argv, deadline)
+
+    monkeypatch.setattr(smi, "run", noted)
+    smi.query(smi.Started(), f"{folder}/nvidia-smi", "gpu", smi.GPU_FIELDS, 300.0)
+    assert given == [300.0] * 4
+    # Who asks waits for all that: the program, its end, and who is on the GPUs.
+    (patience,) = [question.seconds for question in NEXT if question.op == "smi.ask"]
+    assert patience > smi.AGAIN * smi.DEADLINE + smi.LAST + 2 + 2
+
+
 @pytest.mark.parametrize("field", ["uuid", "no.such.thing", "name"])
 def test_a_driver_that_refuses_what_is_needed_is_not_asked_for_ever(put, field):
     script = (
@@ -142,6 +180,35 @@ def test_one_that_hangs_is_ended_with_all_that_it_started(put, tmp_path):
     for pid in written:
         until(lambda pid=pid: gone(pid))
     assert Smi.parse(got).count is None
+    # It was not stuck in the kernel: that it hangs is more than is known.
+    assert Smi.parse(got).slow
+    assert Smi.parse(got).seconds >= 3.0
+
+
+# Who starts a program sleeps as who waits for a driver, until that has begun: here it never does,
+# as what it is to read from is a pipe that nobody writes to.
+SLEEPS_IN_THE_KERNEL = """
+import os, sys
+reads = (os.POSIX_SPAWN_OPEN, 0, sys.argv[1], os.O_RDONLY, 0)
+os.posix_spawn("/bin/true", ["true"], {}, file_actions=[reads])
+"""
+
+
+def test_one_that_sleeps_in_the_kernel_hangs(put, tmp_path):
+    pipe, script = tmp_path / "pipe", tmp_path / "sleeps.py"
+    os.mkfifo(pipe)
+    script.write_text(SLEEPS_IN_THE_KERNEL)
+    put(f"exec {sys.executable} -ISs {script} {pipe}")
+    got = smi.ask(None, 3.0)
+    assert (got["gpus"]["ended"], got["gpus"]["asleep"]) == ("late", True)
+    assert not Smi.parse(got).slow
+
+
+def test_one_that_takes_its_time_is_waited_for(put):
+    put('sleep 0.6; echo "$$"')
+    got = smi.ask(None)["gpus"]
+    assert (got["ended"], got["out"].strip().isdigit()) == ("answered", True)
+    assert got["seconds"] >= 0.6
 
 
 def test_one_that_will_not_die_is_not_waited_for(put, monkeypatch, tmp_path):

@@ -117,7 +117,8 @@ RULES = (
     Rule("env.torch_drift", "env.torch", one_of_its_hosts),
     Rule("env.workdir", "fs.hang", same_host),
     Rule("env.script", "fs.hang", same_host),
-    Rule("gpu.*", "gpu.smi", same_host),
+    # What was seen of GPUs stands for itself, also where nvidia-smi was slow to tell it.
+    Rule("gpu.*", "gpu.smi", same_host, ("unknown",)),
     Rule("gpu.busy", "run.leftover", its_processes),
 )
 

@@ -30,6 +30,11 @@ HINTS = {
     "there: sudo dmesg | grep -i nvrm",
     "": "run nvidia-smi there; sudo dmesg | grep -i -e nvrm -e xid may say more",
 }
+# Seconds. A driver that has its GPUs awake answers in less than one.
+SLOW = 5.0
+PERSIST = (
+    "there: sudo nvidia-smi -pm 1, or for good: sudo systemctl enable --now nvidia-persistenced"
+)
 
 
 def _smi(cluster: ClusterFacts) -> Iterator[Verdict]:
@@ -40,17 +45,7 @@ def _smi(cluster: ClusterFacts) -> Iterator[Verdict]:
             yield unknown(SMI, host, smi.message)
         elif smi.answers:
             if smi.gpus or smi.unreachable:
-                yield Verdict(
-                    id=SMI,
-                    status="pass",
-                    host=host,
-                    message=_summary(smi),
-                    evidence={
-                        "gpus": [[gpu.index, gpu.uuid, gpu.name] for gpu in smi.gpus],
-                        "driver": smi.driver,
-                        "warnings": list(smi.warnings),
-                    },
-                )
+                yield _answered(host, smi)
         elif smi.count == 0:
             if smi.ended != "absent":
                 said = f"nvidia-smi is there, but no NVIDIA GPU: {smi.problem}"
@@ -67,8 +62,44 @@ def _smi(cluster: ClusterFacts) -> Iterator[Verdict]:
             yield _failed(host, smi)
 
 
+def _answered(host: str, smi: Smi) -> Verdict:
+    slow = smi.seconds is not None and smi.seconds >= SLOW
+    asleep = any(gpu.persistence is False for gpu in smi.gpus)
+    return Verdict(
+        id=SMI,
+        status="warn" if slow and asleep else "pass",
+        host=host,
+        message="nvidia-smi is slow to answer, as persistence mode is off: the driver wakes all "
+        "GPUs anew for whoever comes first, workers as well"
+        if slow and asleep
+        else _summary(smi),
+        evidence={
+            "gpus": [[gpu.index, gpu.uuid, gpu.name] for gpu in smi.gpus],
+            "driver": smi.driver,
+            "seconds": smi.seconds,
+            "warnings": list(smi.warnings),
+        },
+        hint=PERSIST if slow and asleep else None,
+    )
+
+
 def _failed(host: str, smi: Smi) -> Verdict:
-    evidence = {"ended": smi.ended, "code": smi.code, "driver": smi.driver}
+    evidence = {
+        "ended": smi.ended,
+        "code": smi.code,
+        "driver": smi.driver,
+        "seconds": smi.seconds,
+    }
+    if smi.slow:
+        return Verdict(
+            id=SMI,
+            status="fail",
+            host=host,
+            message=f"nvidia-smi is slow: it was at work for {smi.seconds or 0:.0f} s and had not "
+            "answered; persistence mode may be off, and then the driver wakes all GPUs first",
+            evidence=evidence,
+            hint=f"{PERSIST}; if it is as slow then: sudo dmesg | grep -i xid",
+        )
     if smi.ended in HUNG:
         stuck = ", and cannot be killed" if smi.ended == "stuck" else ""
         return Verdict(
@@ -257,7 +288,7 @@ CHECKS = (
         id=SMI,
         about="nvidia-smi answers where there are GPUs",
         without="`CUDA driver initialization failed`, or a start that hangs for ever",
-        how="nvidia-smi is asked once, with a deadline",
+        how="nvidia-smi is asked, with a deadline of 40 s",
         judge=_smi,
         tier="gpu",
     ),

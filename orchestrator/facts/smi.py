@@ -19,6 +19,7 @@ UNREACHABLE = re.compile(
 )
 # A row begins with a number, or with whose GPU it is; or with why neither can be had.
 ROW = re.compile(r"\d+\Z|\[|GPU-|MIG-")
+PERSISTENCE = {"Enabled": True, "Disabled": False}
 NO_DEVICES = "No devices were found"
 
 Ended = Literal["answered", "late", "stuck", "absent", "failed"]
@@ -40,6 +41,9 @@ class Gpu:
 
     memory_used: int | None = None
     compute_mode: str | None = None
+    persistence: bool | None = None
+    """The driver keeps it awake while nobody uses it."""
+
     display: bool = False
     """Something is drawn with it: memory may be held that no compute process has."""
 
@@ -97,6 +101,12 @@ class Installed:
 class Smi:
     ended: Ended
     code: int | None = None
+    seconds: float | None = None
+    """It took so long to answer, or was waited for."""
+
+    slow: bool = False
+    """It did not answer, but was at work until it was ended."""
+
     problem: str | None = None
     """Why there are no rows, in its own words."""
 
@@ -156,6 +166,8 @@ class Smi:
         return cls(
             ended=ended,
             code=number(asked.get("code")),
+            seconds=float(asked["seconds"]) if "seconds" in asked else None,
+            slow=ended == "late" and asked.get("asleep") is False,
             problem=problem,
             warnings=() if problem else tuple(said),
             gpus=gpus,
@@ -216,6 +228,7 @@ def gpu_of(row: dict[str, str]) -> Gpu:
         memory_total=number(row.get("memory.total")),
         memory_used=number(row.get("memory.used")),
         compute_mode=value(row, "compute_mode"),
+        persistence=PERSISTENCE.get(value(row, "persistence_mode") or ""),
         display=value(row, "display_active") == "Enabled",
         mig=value(row, "mig.mode.current") == "Enabled",
         ecc=number(row.get("ecc.errors.uncorrected.volatile.total")),

@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 
     from .agent import Call
 
-DEADLINE = 10.0
+# Of one start of it. Without persistence mode the driver wakes every GPU for whoever asks: with
+# eight of them that takes ten to thirty seconds, each time.
+DEADLINE = 40.0
+# How much longer a whole question may take, which may have to be asked again.
+AGAIN = 2
+# How often it is looked how one that does not answer sleeps; and what it gets to end, once killed:
+# while a GPU wakes even SIGKILL waits.
+LOOK, LAST = 0.25, 3.0
 # Where clouds and WSL have it, off a shell's PATH.
 ELSEWHERE = ("/usr/bin", "/usr/local/nvidia/bin", "/usr/lib/wsl/lib")
-# What may hold a comma comes last, so that a row falls apart in one way only. Drivers that are too
-# old for a field refuse the whole question; those that are newest are the last of the others.
+# What may hold a comma comes last, so that a row falls apart in one way only.
 GPU_FIELDS = (
     "index uuid pci.bus_id driver_version memory.total memory.used compute_mode persistence_mode "
     "display_active mig.mode.current ecc.errors.uncorrected.volatile.total retired_pages.pending "
@@ -38,6 +44,9 @@ GPU_FIELDS = (
 ).split()
 APP_FIELDS = ["gpu_uuid", "pid", "used_memory", "process_name"]
 NEEDED = {"index", "uuid", "name", *APP_FIELDS}
+# Drivers that are too old for a field refuse the whole question. Of each kind of field the newest
+# branch that is known to: of one between it and the next, the program itself says so.
+TOO_OLD = {"fabric": 525, "remapped_rows": 525, "gpu_recovery_action": 550}
 REFUSED = re.compile(r'[Ff]ield "([^"]+)" is not a valid field')
 MOST_SAID = 1 << 16
 LONGEST_COMMAND = 200
@@ -54,12 +63,15 @@ def ask(call: Call | None, deadline: float = DEADLINE, root: str = "/") -> dict[
     if call is not None:
         call.at_end(started.end)
     parts: dict[str, Callable[[], Any]] = {
-        "gpus": lambda: query(started, program, "gpu", GPU_FIELDS, deadline),
+        "gpus": lambda: query(started, program, "gpu", known_fields(root), deadline),
         "apps": lambda: query(started, program, "compute-apps", APP_FIELDS, deadline),
         "driver": lambda: driver(root),
         "fabric": lambda: fabric(root),
     }
-    waits = {name: facts.within(deadline + 2, part) for name, part in parts.items()}
+    longest = {"gpus": AGAIN * deadline + LAST, "apps": AGAIN * deadline + LAST}
+    waits = {
+        name: facts.within(longest.get(name, deadline) + 2, part) for name, part in parts.items()
+    }
     found = {name: wait() for name, wait in waits.items()}
     pids = re.findall(r"^[^,]*, *([0-9]+) *,", found["apps"].get("out", ""), re.MULTILINE)
     # Who hangs in the kernel may keep readers of its environment waiting.
@@ -74,20 +86,32 @@ def find() -> str | None:
     return shutil.which("nvidia-smi", path=path)
 
 
+def known_fields(root: str) -> list[str]:
+    """Leave out what this driver is known to refuse: asked again, it would take as long again."""
+    found = facts.within(2.0, partial(version, root))()
+    branch = int(found.partition(".")[0]) if isinstance(found, str) else None
+    return [
+        field
+        for field in GPU_FIELDS
+        if branch is None or branch > TOO_OLD.get(field.partition(".")[0], 0)
+    ]
+
+
 def query(
     started: Started, program: str | None, of: str, fields: list[str], deadline: float
 ) -> dict[str, Any]:
     """Ask for the fields, and again without what this driver does not know."""
     if program is None:
         return {"ended": "absent"}
-    asked, end = list(fields), time.monotonic() + deadline
+    asked, end = list(fields), time.monotonic() + AGAIN * deadline
     while True:
         argv = [program, "--query-%s=%s" % (of, ",".join(asked)), "--format=csv,noheader,nounits"]
-        got = dict(run(started, argv, end - time.monotonic()), program=program, fields=asked)
+        got = run(started, argv, min(deadline, end - time.monotonic()))
+        got = dict(got, program=program, fields=asked)
         refused = REFUSED.search(got["out"] + got["err"])
         # With a field all of its kind goes: each round may take seconds.
-        kind = refused and refused.group(1).split(".")[0]
-        left = [field for field in asked if field.split(".")[0] != kind]
+        kind = refused and refused.group(1).partition(".")[0]
+        left = [field for field in asked if field.partition(".")[0] != kind]
         if kind in NEEDED or len(left) == len(asked):
             return got
         asked = left
@@ -127,15 +151,23 @@ def run(started: Started, argv: list[str], deadline: float) -> dict[str, Any]:
         process = started.start(argv)
     except OSError as error:
         return {"ended": "failed", "code": None, "out": "", "err": error.strerror or str(error)}
-    ended, out, err = "answered", b"", b""
-    try:
-        out, err = process.communicate(timeout=max(0.1, deadline))
-    except subprocess.TimeoutExpired as late:
-        ended, out, err = "late", late.stdout or b"", late.stderr or b""
+    ended, states, out, err = "answered", "", b"", b""
+    began = time.monotonic()
+    end = began + max(0.1, deadline)
+    while ended == "answered":
+        try:
+            out, err = process.communicate(timeout=min(LOOK, max(0.0, end - time.monotonic())))
+            break
+        except subprocess.TimeoutExpired as so_far:
+            out, err = so_far.stdout or out, so_far.stderr or err
+            now = processes.find(process.pid)
+            states += now.state if now else "?"
+            ended = "answered" if time.monotonic() < end else "late"
+    seconds = time.monotonic() - began
+    if ended == "late":
         end_group(process)
         try:
-            # Enough for what can be ended at all.
-            process.wait(0.5)
+            process.wait(LAST)
         except subprocess.TimeoutExpired:
             ended = "stuck"
         for pipe in (process.stdout, process.stderr):
@@ -144,6 +176,9 @@ def run(started: Started, argv: list[str], deadline: float) -> dict[str, Any]:
     return {
         "ended": ended,
         "code": process.returncode,
+        "seconds": seconds,
+        # One that waits for what will never come does nothing else; in its first half it may have.
+        "asleep": set(states[len(states) // 2 :]) == {"D"},
         "out": out[:MOST_SAID].decode("utf-8", "replace"),
         "err": err[:MOST_SAID].decode("utf-8", "replace"),
     }
@@ -174,14 +209,19 @@ def driver(root: str = "/") -> dict[str, Any]:
                 "device": opens(os.path.join(dev, "nvidia" + minor)) if minor.isdigit() else None,
             }
         )
-    version = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", text(proc + "/version"))
     return {
-        "version": version and version.group(1),
+        "version": version(root),
         "gpus": listed,
         "pci": nvidia_on_pci(root, "0x03"),
         "control": opens(os.path.join(dev, "nvidiactl")),
         "memory": opens(os.path.join(dev, "nvidia-uvm")),
     }
+
+
+def version(root: str) -> str | None:
+    told = text(os.path.join(root, "proc/driver/nvidia/version"))
+    found = re.search(r"\b(\d+\.\d+(?:\.\d+)?)\b", told)
+    return found and found.group(1)
 
 
 def nvidia_on_pci(root: str, kind: str) -> list[str]:

@@ -82,12 +82,12 @@ def memory_has_errors(ground: Ground) -> None:
     gpus(ground, **{"ecc.errors.uncorrected.volatile.total": "3"})
 
 
-def at_n2(id_: str, hint: str = "", status: str = "fail") -> Expected:
-    return Expected(id_, "n2", hint=hint, status=status)
+def at_n2(id_: str, hint: str = "", status: str = "fail", message: str = "") -> Expected:
+    return Expected(id_, "n2", hint=hint, status=status, message=message)
 
 
 FAULTS = [
-    fault(driver_hangs, at_n2("gpu.smi", "dmesg")),
+    fault(driver_hangs, at_n2("gpu.smi", "dmesg", message="the GPU driver hangs")),
     fault(driver_and_library_differ, at_n2("gpu.smi", "reboot")),
     fault(a_gpu_is_lost, at_n2("gpu.lost"), warns={"gpu.count"}),
     fault(a_gpu_is_taken, at_n2("gpu.busy", "--strays"), quick=True),

@@ -102,6 +102,9 @@ def test_a_driver_that_hangs_costs_one_host_its_gpus_and_nobody_else_anything(
     give(third, script=HANGS)
     code, verdicts = check(cluster)
     assert (code, not_well(verdicts)) == (3, [("gpu.smi", "fail", "n3")])
+    # It waits as any program does, and so its driver may be well.
+    (said,) = [v for v in verdicts if v["id"] == "gpu.smi" and v["status"] == "fail"]
+    assert "nvidia-smi is slow" in said["message"]
     unknown = [v for v in verdicts if v["status"] == "unknown"]
     assert {(v["host"], v["caused_by"]) for v in unknown} == {("n3", "gpu.smi")}
     # It was ended, with what it had started.
