@@ -219,6 +219,8 @@ def worker_count(host: Host, facts: HostFacts | None, env: Mapping[str, str]) ->
     gpus = facts.gpus if visible is None else devices_in(visible)
     if wanted == "cpu":
         return facts.cores
+    if facts.interpreter.cpu_build and wanted != "gpu":
+        gpus = 0  # that they would see
     if gpus is None:
         return None  # not one, silently: it may have eight
     if wanted == "gpu":

@@ -188,7 +188,8 @@ def _wanted_of_gpus(
         for host in inventory.hosts
         if host.gpus is None and host.nproc_per_node in (None, "gpu", "auto")
     )
-    return {"visible": visible, "workers": workers, "counted": counted}
+    per_gpu = frozenset(host.name for host in inventory.hosts if host.nproc_per_node == "gpu")
+    return {"visible": visible, "workers": workers, "counted": counted, "per_gpu": per_gpu}
 
 
 def _clocks(fleet: Fleet, joined: Mapping[str, Joined | HostError]) -> Iterator[tuple[str, Clock]]:

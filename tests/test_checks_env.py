@@ -9,7 +9,8 @@ import pytest
 
 from orchestrator.checks import judge
 from orchestrator.checks.drift import alike, differing, names, odd_one, version
-from orchestrator.facts import ClusterFacts, Code, Commit, Content, Interpreter, Wanted
+from orchestrator.facts import ClusterFacts, Code, Commit, Content, Interpreter, Smi, Wanted
+from orchestrator.facts.smi import Installed
 from tests.test_checks import facts, said
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def python(torch: str | None = "2.9.0", **changes) -> Interpreter:
     return dataclasses.replace(whole, **changes)
 
 
-def cluster(*interpreters: Interpreter | str, gpus: int = 0, **changes) -> ClusterFacts:
+def cluster(*interpreters: Interpreter | str, gpus: int | None = 0, **changes) -> ClusterFacts:
     """Hosts a, b, c and so on; a text is why nothing is known of one."""
     told = {
         host: one if isinstance(one, str) else facts(one, machine=number, gpus=gpus)
@@ -145,6 +146,68 @@ def test_torch_that_cannot_be_compared():
     assert (verdict.status, verdict.message) == ("pass", "torch 2.9.0+cu128 on a and d")
     assert of(cluster(python()), "env.torch_drift") == []
     assert [v.status for v in of(cluster(python(), "no"), "env.torch_drift")] == ["unknown"]
+
+
+# --- torch and the GPUs ---------------------------------------------------------------------------
+
+CPU = python("2.9.0", build="cpu")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "changes", "status"),
+    [
+        (8, {}, "warn"),
+        (8, {"per_gpu": frozenset("a")}, "fail"),
+        (8, {"gpus": {"a": (0, 2)}}, "fail"),
+        (0, {"per_gpu": frozenset("a")}, "fail"),
+        (0, {}, "pass"),
+        # Who computes on the cores on purpose has said so.
+        (8, {"visible": {"a": ""}}, "pass"),
+        # Nobody could count them; the driver knows of one.
+        (None, {"smi": {"a": Smi(ended="late", installed=(Installed(bus="x"),))}}, "warn"),
+        (None, {"smi": {"a": Smi(ended="late")}}, "pass"),
+        (None, {"smi": {"a": "no answer"}}, "pass"),
+    ],
+)
+def test_a_torch_that_sees_no_gpu_where_there_are_some(gpus, changes, status):
+    there = dataclasses.replace(cluster(CPU, gpus=gpus), **changes)
+    assert the(there, "env.torch").status == status
+    # One that sees them is good.
+    there = dataclasses.replace(cluster(python(), gpus=gpus), **changes)
+    assert the(there, "env.torch").status == "pass"
+
+
+def test_how_to_get_a_torch_that_sees_the_gpus():
+    said = the(cluster(CPU, gpus=8), "env.torch")
+    assert said.message == "torch 2.9.0 is a CPU build, and there are 8 GPUs"
+    assert said.hint == (
+        "there: /v/bin/python -m pip install --force-reinstall torch "
+        "--index-url https://download.pytorch.org/whl/cu126; "
+        "if it is to compute on its cores: `checks: {env.torch: info}`"
+    )
+    asked = the(cluster(CPU, gpus=1, per_gpu=frozenset("a")), "env.torch")
+    assert asked.message == (
+        "torch 2.9.0 is a CPU build, and there is 1 GPU, which the inventory asks for"
+    )
+    assert asked.hint.endswith("whl/cu126")
+    none = the(cluster(CPU, per_gpu=frozenset("a")), "env.torch")
+    assert none.message == "torch 2.9.0 is a CPU build, but the inventory asks for GPUs"
+
+
+@pytest.mark.parametrize(
+    ("driver", "index"),
+    [
+        ("590.48.01", "cu130"),
+        ("580.65.06", "cu130"),
+        ("550.54.14", "cu126"),
+        ("470.199.02", "cu118"),
+        ("418.87.01", "cu118"),
+        (None, "cu126"),
+    ],
+)
+def test_the_wheels_are_those_that_the_driver_runs(driver, index):
+    there = cluster(CPU, gpus=8, smi={"a": Smi(ended="answered", driver=driver)})
+    assert f"/whl/{index};" in the(there, "env.torch").hint
 
 
 # --- NCCL -----------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ import dataclasses
 import pytest
 
 from orchestrator.checks import failures, gpu, judge
-from orchestrator.facts import ClusterFacts, Smi, SshState
+from orchestrator.facts import ClusterFacts, HostFacts, Smi, SshState
 from orchestrator.facts.smi import Gpu, Holder, Installed
 from orchestrator.facts.strays import lasting
 from tests.smi_cases import told
+from tests.test_checks import GOOD
+from tests.test_checks import facts as host_facts
 
 IDS = [check.id for check in gpu.CHECKS]
 PER_HOST = IDS[:8]
@@ -229,6 +231,51 @@ def test_an_answer_that_did_not_come():
     assert {v.id for v in found} == set(PER_HOST)
     assert {v.status for v in found} == {"unknown"}
     assert [v.caused_by for v in found] == [None, *["gpu.smi"] * 7]
+
+
+# --- a torch that sees none -----------------------------------------------------------------------
+
+
+def on_cores(*hosts: str, gpus: int = 2) -> dict[str, HostFacts]:
+    """Return what hosts tell of which the torch is a CPU build."""
+    python = dataclasses.replace(GOOD, torch="2.9.0", build="cpu")
+    return {host: host_facts(python, machine=ord(host), gpus=gpus) for host in hosts}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        smi(),
+        smi(holders=(held(),)),
+        smi(unreachable=(("0000:3b:00.0", "GPU is lost"),)),
+        smi(board(compute_mode="Prohibited")),
+        smi(board(mig=True)),
+        Smi(ended="late", driver="550.54.14"),
+        Smi(ended="answered", code=9, problem="it has failed", driver="550.54.14"),
+    ],
+)
+def test_the_gpus_of_a_host_that_computes_on_its_cores_are_not_looked_at(answer):
+    """Whatever is wrong with them; and also where others of the kind have none."""
+    lab = cluster(answer, Smi(ended="absent"), workers={"a": 1, "b": 1}, facts=on_cores("a", "b"))
+    (said,) = verdicts(lab)
+    assert (said.id, said.host, said.status) == ("gpu.smi", "a", "skip")
+    assert "torch there is a CPU build" in said.message
+    asked = dataclasses.replace(lab, gpus={"a": (0, 7)}, counted=frozenset("b"))
+    assert [v.status for v in verdicts(asked)] == ["skip"]
+
+
+def test_an_answer_that_nobody_needs_is_not_missed():
+    assert verdicts(cluster("no answer", facts=on_cores("a"))) == []
+
+
+def test_who_computes_on_his_cores_meets_no_gpu():
+    mixed = cluster(smi(), smi(), smi(), workers={"a": 2, "b": 1, "c": 2}, facts=on_cores("b"))
+    (said,) = failures(verdicts(mixed))
+    assert (said.id, said.host) == ("gpu.count", "b")
+    assert said.message.startswith("a CPU build of torch on b, 2 GPUs on the other 2")
+    assert said.hint == "leave b out, or have the torch of the others there"
+    # Nor are its GPUs compared with theirs.
+    assert {v.message for v in verdicts(mixed, "gpu.model_mix")} == {"NVIDIA H100"}
 
 
 # --- how many -----------------------------------------------------------------------------------

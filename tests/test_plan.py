@@ -19,7 +19,9 @@ from orchestrator.plan import (
 )
 
 
-def facts(*addresses: str, ssh: str = "", cores: int = 8, gpus: int | None = 0) -> HostFacts:
+def facts(
+    *addresses: str, ssh: str = "", cores: int = 8, gpus: int | None = 0, build: str | None = None
+) -> HostFacts:
     return HostFacts(
         hostname="h",
         boot_id="b",
@@ -31,7 +33,7 @@ def facts(*addresses: str, ssh: str = "", cores: int = 8, gpus: int | None = 0) 
         addresses=tuple((f"eth{i}", address) for i, address in enumerate(addresses)),
         ssh_address=ssh,
         own_name=(),
-        interpreter=Interpreter(),
+        interpreter=Interpreter(build=build),
     )
 
 
@@ -80,6 +82,29 @@ def test_bracketed(address, text):
 )
 def test_worker_count(wanted, gpus, expected):
     assert worker_count(Host(name="h", nproc_per_node=wanted), facts(gpus=gpus), {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "gpus", "expected"),
+    [
+        (None, 8, 1),
+        ("auto", 8, 16),
+        ("cpu", 8, 16),
+        (3, 8, 3),
+        # And nobody needs to count what they would not see.
+        (None, None, 1),
+        ("auto", None, 16),
+        # Said so, it is what is meant: it is a finding's to say that the torch is the wrong one.
+        ("gpu", 8, 8),
+        ("gpu", None, None),
+    ],
+)
+def test_workers_of_a_torch_that_sees_no_gpu(wanted, gpus, expected):
+    there = facts(gpus=gpus, build="cpu", cores=16)
+    assert worker_count(Host(name="h", nproc_per_node=wanted), there, {}) == expected
+    visible = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    if wanted in (None, "auto"):
+        assert worker_count(Host(name="h", nproc_per_node=wanted), there, visible) == expected
 
 
 @pytest.mark.parametrize(

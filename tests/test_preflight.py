@@ -84,6 +84,7 @@ def test_which_gpus_workers_will_see_and_how_many_workers_there_are():
     }  # fmt: skip
     assert wanted["visible"] == {"cores": "", "own": "1"}
     assert wanted["counted"] == {"plain", "own", "silent"}
+    assert wanted["per_gpu"] == {"silent"}
     job = Job(env={"CUDA_VISIBLE_DEVICES": "0,1"})
     given = _wanted_of_gpus(Inventory(hosts=hosts[:1], job=job), known, {})
     assert (given["visible"], given["workers"]) == ({"plain": "0,1"}, {"plain": 2})

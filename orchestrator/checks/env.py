@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.checks import code, versions
+from orchestrator.checks import code, cuda, versions
 from orchestrator.checks.check import Check, hosts_with_facts
 from orchestrator.checks.drift import version
 from orchestrator.events import Verdict
@@ -73,7 +73,7 @@ def _torch(cluster: ClusterFacts) -> Iterator[Verdict]:
                 hint=f"{found.executable} -m pip install --upgrade torch",
             )
         else:
-            yield Verdict(
+            yield cuda.cpu_build(cluster, host, facts) or Verdict(
                 id="env.torch",
                 status="pass",
                 host=host,
@@ -153,9 +153,10 @@ CHECKS = (
     ),
     Check(
         id="env.torch",
-        about="that interpreter has torch 2.6 or newer; it is not imported",
-        without="`No module named torch`, after all others have started",
-        how="its package metadata; nothing is imported",
+        about="that interpreter has torch 2.6 or newer, and no CPU build where there are GPUs; it "
+        "is not imported",
+        without="`No module named torch`, after all others have started; or the GPUs stay idle",
+        how="its package metadata and its version.py; nothing is imported",
         judge=_torch,
     ),
     Check(

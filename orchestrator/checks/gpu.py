@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from orchestrator.checks import gpu_busy, gpu_state
 from orchestrator.checks.check import Check, each
 from orchestrator.checks.drift import alike, differing, names, odd_one
-from orchestrator.checks.gpus import SMI, chosen, unknown, unwanted, used
+from orchestrator.checks.gpus import SMI, chosen, on_cores, smi_of, unknown, unused, unwanted, used
 from orchestrator.events import Verdict
 from orchestrator.facts.smi import HUNG
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     from orchestrator.facts import ClusterFacts, Smi
 
@@ -41,7 +41,10 @@ def _smi(cluster: ClusterFacts) -> Iterator[Verdict]:
     for host, smi in each(cluster, SMI, cluster.smi):
         if unwanted(cluster, host):
             continue
-        if isinstance(smi, Verdict):
+        if on_cores(cluster, host):
+            if not isinstance(smi, Verdict) and smi.count != 0:
+                yield _not_looked_at(host)
+        elif isinstance(smi, Verdict):
             yield unknown(SMI, host, smi.message)
         elif smi.answers:
             if smi.gpus or smi.unreachable:
@@ -60,6 +63,15 @@ def _smi(cluster: ClusterFacts) -> Iterator[Verdict]:
             )
         else:
             yield _failed(host, smi)
+
+
+def _not_looked_at(host: str) -> Verdict:
+    return Verdict(
+        id=SMI,
+        status="skip",
+        host=host,
+        message="its GPUs are not looked at: torch there is a CPU build, and uses none",
+    )
 
 
 def _answered(host: str, smi: Smi) -> Verdict:
@@ -137,7 +149,9 @@ def _count(cluster: ClusterFacts) -> Iterator[Verdict]:
         if cluster.workers.get(host) == 0:
             own[host] = _no_worker(host)
             continue
-        if unwanted(cluster, host):
+        if unused(cluster, host):
+            if host in cluster.counted and on_cores(cluster, host):
+                counts[host] = 0
             continue
         if isinstance(smi, Verdict):
             if host in cluster.gpus or host in cluster.counted:
@@ -151,7 +165,7 @@ def _count(cluster: ClusterFacts) -> Iterator[Verdict]:
             if host in cluster.counted and not (verdict and verdict.status == "fail"):
                 counts[host] = len(used(cluster, host, smi)) if smi.gpus else smi.count
     if len(set(counts.values())) > 1:
-        verdict = _uneven(counts)
+        verdict = _uneven(counts, {h for h in counts if on_cores(cluster, h)})
         if verdict.host:
             own[verdict.host] = verdict
         else:
@@ -208,9 +222,10 @@ def _asked(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | 
     )
 
 
-def _uneven(counts: dict[str, int]) -> Verdict:
+def _uneven(counts: dict[str, int], on_cores: Collection[str]) -> Verdict:
     words = {n: f"{n or 'no'} GPU{'s' * (n > 1)}" for n in counts.values()}
-    groups = alike({host: words[count] for host, count in counts.items()})
+    own = dict.fromkeys(on_cores, "a CPU build of torch")
+    groups = alike({host: own.get(host, words[count]) for host, count in counts.items()})
     without = [host for host, count in counts.items() if not count]
     return Verdict(
         id="gpu.count",
@@ -220,7 +235,9 @@ def _uneven(counts: dict[str, int]) -> Verdict:
         host=odd_one(groups),
         message=f"{differing(groups, str)}, and there is to be one worker for each",
         evidence={"gpus": counts},
-        hint=f"leave {names(without)} out, or say `nproc_per_node:` there"
+        hint=f"leave {names(without)} out, or have the torch of the others there"
+        if on_cores
+        else f"leave {names(without)} out, or say `nproc_per_node:` there"
         if without
         else "nvidia-smi -L, there, lists them; if it is meant so, say `nproc_per_node:` on each",
     )
@@ -278,8 +295,8 @@ def _drivers(cluster: ClusterFacts) -> Iterator[Verdict]:
 
 def _answers(cluster: ClusterFacts) -> Iterator[tuple[str, Smi]]:
     for host in cluster.hosts:
-        smi = cluster.smi.get(host)
-        if smi is not None and not isinstance(smi, str) and smi.answers:
+        smi = smi_of(cluster, host)
+        if smi is not None and smi.answers and not on_cores(cluster, host):
             yield host, smi
 
 

@@ -10,7 +10,7 @@ from orchestrator.checks.gpus import (
     number,
     numbers,
     unknown,
-    unwanted,
+    unused,
     used,
     with_gpus,
 )
@@ -26,7 +26,7 @@ XID = "sudo dmesg | grep -i xid"
 
 def _lost(cluster: ClusterFacts) -> Iterator[Verdict]:
     for host, smi in each(cluster, "gpu.lost", cluster.smi):
-        if unwanted(cluster, host):
+        if unused(cluster, host):
             continue
         if isinstance(smi, Verdict):
             yield unknown("gpu.lost", host, smi.message)

@@ -19,7 +19,7 @@ SMI = "gpu.smi"
 def with_gpus(cluster: ClusterFacts, check: str) -> Iterator[tuple[str, Smi | Verdict]]:
     """Yield every host where GPUs would be used, with what nvidia-smi told, or as unknown."""
     for host, smi in each(cluster, check, cluster.smi):
-        if unwanted(cluster, host):
+        if unused(cluster, host):
             continue
         if isinstance(smi, Verdict):
             yield host, unknown(check, host, smi.message)
@@ -40,9 +40,25 @@ def unknown(check: str, host: str, why: str) -> Verdict:
     )
 
 
+def smi_of(cluster: ClusterFacts, host: str) -> Smi | None:
+    """Return what nvidia-smi said there, as far as it is known."""
+    smi = cluster.smi.get(host)
+    return None if smi is None or isinstance(smi, str) else smi
+
+
 def unwanted(cluster: ClusterFacts, host: str) -> bool:
     """Whether the inventory lets no worker see any GPU there."""
     return host not in cluster.gpus and cluster.visible.get(host) in ("", "-1")
+
+
+def on_cores(cluster: ClusterFacts, host: str) -> bool:
+    """Whether torch there is a CPU build: its workers see no GPU, whatever state one is in."""
+    facts = cluster.facts.get(host)
+    return facts is not None and not isinstance(facts, str) and facts.interpreter.cpu_build
+
+
+def unused(cluster: ClusterFacts, host: str) -> bool:
+    return unwanted(cluster, host) or on_cores(cluster, host)
 
 
 def used(cluster: ClusterFacts, host: str, smi: Smi) -> tuple[Gpu, ...]:

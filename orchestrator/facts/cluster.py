@@ -49,6 +49,9 @@ class ClusterFacts:
     counted: frozenset[str] = frozenset()
     """Hosts on which there is to be one worker per GPU that is found."""
 
+    per_gpu: frozenset[str] = frozenset()
+    """Those of which the inventory says so: `nproc_per_node: gpu`."""
+
     workdirs: dict[str, str] = field(default_factory=dict)
     """The inventory's workdirs."""
 

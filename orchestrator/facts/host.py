@@ -39,6 +39,11 @@ class Interpreter:
     problem: str | None = None
     seen: tuple[str, ...] = ()
 
+    @property
+    def cpu_build(self) -> bool:
+        """Its torch sees no GPU, whatever there is."""
+        return self.build == "cpu"
+
     @classmethod
     def parse(cls, asked: str, got: dict[str, Any]) -> Interpreter:
         around = mapping(got.get("environment") or {}, "environment")

@@ -147,6 +147,13 @@ class Smi:
         return 0 if self.problem and self.ended not in HUNG and not there else None
 
     @property
+    def branch(self) -> int | None:
+        """Of the driver, as NVIDIA counts them: 570 of 570.124.06."""
+        versions = (self.driver, *(gpu.driver for gpu in self.gpus))
+        found = (re.match(r"\d+", version) for version in versions if version)
+        return next((int(number[0]) for number in found if number), None)
+
+    @property
     def answers(self) -> bool:
         return self.ended == "answered" and self.problem is None
 

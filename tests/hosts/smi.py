@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -81,11 +82,28 @@ def two(host: NsHost, **more: str) -> Installed:
     return Installed([gpu(host, index, **more) for index in range(2)])
 
 
+def torch_built_for(host: NsHost, build: str, folder: str) -> str:
+    """Let torch pass there for a build of its version, by its metadata; return what finds that.
+
+    What the hosts have is a CPU build, which sees no GPU. It is the one that is run all the same.
+    """
+    release = f"{version('torch').partition('+')[0]}+{build}"
+    text = f"Metadata-Version: 2.1\nName: torch\nVersion: {release}\n"
+    host.write(f"{folder}/torch-{release}.dist-info/METADATA", text)
+    return f"PYTHONPATH={folder}"
+
+
+def torch_for_gpus(ground: Ground, host: NsHost, path: str = "") -> None:
+    """Have a torch there that would see GPUs."""
+    ground.undo.callback(host.run, ["rm", "-r", "/run/gpu"])
+    finds = torch_built_for(host, "cu128", "/run/gpu")
+    host.restart_sshd({"SetEnv": f"{path} {finds}".strip()})
+
+
 def install(ground: Ground, host: NsHost, there: Installed) -> None:
     data = json.dumps([there.gpus, there.apps, there.ends])
     host.write("/run/gpu/nvidia-smi", PROGRAM.format(python=sys.executable, data=data), 0o755)
-    ground.undo.callback(host.run, ["rm", "-r", "/run/gpu"])
-    host.restart_sshd({"SetEnv": "PATH=/run/gpu:/usr/sbin:/usr/bin:/sbin:/bin"})
+    torch_for_gpus(ground, host, "PATH=/run/gpu:/usr/sbin:/usr/bin:/sbin:/bin")
     ground.mount(host, "mode=755", "/proc/driver")
     version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC"
     host.write("/proc/driver/nvidia/version", f"{version} 2024\n")

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from tests.hosts.processes import until
-from tests.hosts.smi import PROGRAM, gpu
+from tests.hosts.smi import PROGRAM, gpu, torch_built_for
 from tests.hosts.test_up import DDP_ORCH, ddp_orch, read_until, running, said
 from tests.lab.test_up import NASTY
 from tests.workers import worker
@@ -153,7 +153,8 @@ def test_a_program_that_is_no_script_gets_its_arguments(cluster: Cluster) -> Non
 @pytest.mark.slow
 def test_gpus_are_counted_there_and_named_to_the_workers(cluster: Cluster) -> None:
     host = cluster["n1"]
-    host.write(".bashrc", "export PATH=$HOME/bin:$PATH CUDA_VISIBLE_DEVICES=7\n")
+    path = torch_built_for(host, "cu128", f"{host.home}/cuda")
+    host.write(".bashrc", f"export PATH=$HOME/bin:$PATH CUDA_VISIBLE_DEVICES=7 {path}\n")
 
     def up_on(gpus: int) -> subprocess.CompletedProcess[str]:
         data = json.dumps([[gpu(host, index) for index in range(gpus)], [], ""])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.hosts.faults import Expected, Ground, assert_found, fault, try_out
 from tests.hosts.processes import until
-from tests.hosts.smi import Installed, bus, gpu, install, two
+from tests.hosts.smi import Installed, bus, gpu, install, torch_for_gpus, two
 
 
 def gpus(ground: Ground, n2: Installed | None = None, **more: str) -> None:
@@ -60,6 +60,7 @@ def fewer_than_the_others(ground: Ground) -> None:
 def none_where_the_others_have_some(ground: Ground) -> None:
     for name in ("n1", "n3"):
         install(ground, ground[name], two(ground[name]))
+    torch_for_gpus(ground, ground["n2"])
 
 
 def driver_is_another(ground: Ground) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.hosts.processes import until
+from tests.hosts.smi import torch_built_for
 from tests.hosts.test_up import ddp_orch
 from tests.smi_cases import UUIDS, asked
 from tests.workers import worker
@@ -26,10 +27,21 @@ esac
 HANGS = "#!/bin/sh\nsleep 600 &\nwait\n"
 
 
+@pytest.fixture(autouse=True)
+def _torch_that_sees_gpus(cluster: Cluster) -> None:
+    for host in cluster.hosts:
+        built_for(host, "cu128")
+
+
+def built_for(host: NsHost, build: str) -> None:
+    """Let torch pass for that build, and programs of ours come first on a host's PATH."""
+    finds = torch_built_for(host, build, f"{host.home}/{build}")
+    host.write(".bashrc", f"export PATH=~/bin:$PATH {finds}\n")
+
+
 def give(host: NsHost, case: str = "h100-590.csv", apps: str = "", script: str = SAYS) -> None:
-    """Put a nvidia-smi on a host's PATH, as a startup file of the shell does."""
+    """Put a nvidia-smi on a host's PATH."""
     told = asked(case)
-    host.write(".bashrc", "export PATH=~/bin:$PATH\n")
     for name, text in (("rows", told["out"]), ("code", str(told["code"])), ("apps", apps)):
         host.write(f"smi/{name}", text)
     host.write("bin/nvidia-smi", script, 0o755)
@@ -121,6 +133,29 @@ def test_how_many_workers_is_not_guessed(cluster: Cluster) -> None:
     assert done.returncode == 3, done.stdout + done.stderr
     assert "n1: how many GPUs it has is not known" in done.stdout + done.stderr
     assert "nproc_per_node: 8" in done.stdout + done.stderr
+
+
+def test_a_torch_that_sees_no_gpu(cluster: Cluster) -> None:
+    """Where it is the same on all, as in a lab that computes on its cores, nothing fails."""
+    first, second = cluster.hosts[:2]
+    for host in (first, second):
+        built_for(host, "cpu")
+    give(first, apps=f"{UUIDS[0]}, 4711, 30000, python\n")
+    done = ddp_orch(cluster, "check", "-o", "json", cluster.inventory([first, second]))
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdicts = [v for line in done.stdout.splitlines() if "id" in (v := json.loads(line))]
+    warned = [(v["id"], v["host"]) for v in verdicts if v["status"] == "warn"]
+    assert warned == [("env.torch", "n1")]
+    of_gpus = [(v["id"], v["host"], v["status"]) for v in verdicts if v["tier"] == "gpu"]
+    assert of_gpus == [("gpu.smi", "n1", "skip")]
+    # One worker for each of them would be on the cores; on each host there is one.
+    done = ddp_orch(cluster, "up", cluster.inventory([first, second]), "--", worker("ranks"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "on 2 hosts, 2 workers" in done.stdout
+    asked_for = cluster.inventory([first], defaults={"nproc_per_node": "gpu"})
+    done = ddp_orch(cluster, "check", asked_for)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "is a CPU build, and there are 8 GPUs, which the inventory asks for" in done.stdout
 
 
 @pytest.mark.parametrize(
