@@ -425,6 +425,41 @@ def test_compute_modes(mode, workers, holders, status):
         assert "sudo nvidia-smi -c DEFAULT -i 0,1" in said.hint
 
 
+def mps(index: int = 0, **changes) -> Holder:
+    """Return what lets others share a GPU."""
+    server = held(index, 512, name="/usr/bin/nvidia-cuda-mps-server", user="root")
+    return dataclasses.replace(server, **changes)
+
+
+@pytest.mark.parametrize(
+    ("workers", "holders", "status"),
+    [
+        (2, (mps(0), mps(1)), "pass"),
+        # Only of what another container has nothing but this name is to be seen.
+        (2, (mps(0, name=None, command="nvidia-cuda-mps-server"), mps(1, seen=False)), "pass"),
+        # Many share them on purpose.
+        (8, (mps(0), mps(1)), "pass"),
+        (2, (mps(0),), "info"),
+        (8, (mps(0),), "fail"),
+        (2, (mps(0), held(1)), "fail"),
+        (2, (held(0, name="mps-server"), mps(1)), "fail"),
+    ],
+)
+def test_a_server_that_shares_a_gpu_is_not_who_has_it(workers, holders, status):
+    answer = smi(board(compute_mode="Exclusive_Process"), holders=holders)
+    (said,) = verdicts(cluster(answer, workers={"a": workers}), "gpu.exclusive")
+    assert said.status == status
+    if status == "pass":
+        assert said.message == "shared, by MPS"
+        assert [v.status for v in verdicts(cluster(answer), "gpu.busy")] == ["pass"]
+
+
+def test_who_uses_a_gpu_through_a_server_is_on_it():
+    client = held(0, name="python")
+    said = only(cluster(smi(holders=(mps(0), client))), "gpu.busy")
+    assert (said.status, len(said.evidence["holders"])) == ("fail", 1)
+
+
 UP = {"fabric_state": "Completed", "fabric_status": "Success"}
 
 

@@ -9,6 +9,7 @@ from orchestrator.checks.gpus import (
     chosen,
     number,
     numbers,
+    shares,
     unknown,
     unused,
     used,
@@ -118,7 +119,10 @@ def _exclusive(cluster: ClusterFacts) -> Iterator[Verdict]:
             continue
         gpus = used(cluster, host, smi)
         prohibited = [gpu for gpu in gpus if gpu.compute_mode == "Prohibited"]
-        alone = [gpu for gpu in gpus if (gpu.compute_mode or "").startswith("Exclusive")]
+        exclusive = [gpu for gpu in gpus if (gpu.compute_mode or "").startswith("Exclusive")]
+        # As NVIDIA recommends it: the one process is a server's, and that has many clients.
+        shared = {holder.uuid for holder in smi.holders or () if shares(holder)}
+        alone = [gpu for gpu in exclusive if gpu.uuid not in shared]
         workers = cluster.workers.get(host)
         evidence: dict[str, Any] = {"workers": workers, "gpus": len(gpus)}
         if prohibited:
@@ -152,7 +156,7 @@ def _exclusive(cluster: ClusterFacts) -> Iterator[Verdict]:
                 else None,
             )
         else:
-            yield _pass("gpu.exclusive", host, "shared")
+            yield _pass("gpu.exclusive", host, "shared, by MPS" if exclusive else "shared")
 
 
 def _indices(gpus: list[Any]) -> str:
