@@ -527,12 +527,25 @@ def test_a_run_of_ours_and_a_stray_of_ours():
 
 
 @pytest.mark.parametrize(
-    ("mib", "status"), [((63,), "pass"), ((64,), "warn"), ((1023,), "warn"), ((512, 512), "fail"),
-                        ((None,), "warn"), ((1024,), "fail")],
-)  # fmt: skip
-def test_how_much_it_holds_says_how_bad_it_is(mib, status):
+    ("mib", "total", "status"),
+    [
+        ((63,), 8192, "pass"),
+        ((64,), 8192, "warn"),
+        ((1023,), 8192, "warn"),
+        ((512, 512), 8192, "fail"),
+        ((None,), 8192, "warn"),
+        ((1024,), 8192, "fail"),
+        # What its memory is, is not always told.
+        ((1024,), None, "fail"),
+        # Somebody's notebook on a large one.
+        ((1100,), 143771, "warn"),
+        ((14376,), 143771, "warn"),
+        ((14377,), 143771, "fail"),
+    ],
+)
+def test_how_much_it_holds_says_how_bad_it_is(mib, total, status):
     holders = tuple(held(0, each, pid=i) for i, each in enumerate(mib))
-    (said,) = verdicts(cluster(smi(holders=holders)), "gpu.busy")
+    (said,) = verdicts(cluster(smi(board(memory_total=total), holders=holders)), "gpu.busy")
     assert said.status == status
 
 
@@ -551,9 +564,9 @@ def test_only_gpus_that_the_run_would_use_matter():
 
 
 def test_who_cannot_be_seen_from_here():
-    said = busy(Holder(pid=9, uuid="GPU-0", name="python", memory=2000))
+    said = busy(Holder(pid=9, uuid="GPU-0", name="python", memory=20000))
     assert said.status == "fail"
-    assert said.message == "GPU 0 is held by pid 9 (python), not to be seen from here: 2000 MiB"
+    assert said.message == "GPU 0 is held by pid 9 (python), not to be seen from here: 20000 MiB"
     assert "squeue" in said.hint
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # MiB. No CUDA context is as small as the first: compositors of a desktop are listed as well.
 NOTHING, MUCH = 64, 1024
+# Of all that a GPU has: a tenth is much, whatever it is.
+SHARE = 10
 # Their memory is the machine's too: what is in use there may be anybody's, the page cache's even.
 COHERENT = ("GH200", "GB200", "GB300", "GB10")
 SHOWN = 3
@@ -68,7 +70,9 @@ def _taken(
 ) -> Verdict:
     # A GPU in slices is shared on purpose; what is small, or of unknown size, may leave room.
     much = any(
-        sum(holder.memory or 0 for holder in on_it) >= MUCH and not gpu.mig for gpu, on_it in taken
+        sum(holder.memory or 0 for holder in on_it) >= max(MUCH, (gpu.memory_total or 0) // SHARE)
+        and not gpu.mig
+        for gpu, on_it in taken
     )
     each = [(gpu, holder) for gpu, on_it in taken for holder in on_it]
     # Whoever has most of the memory says most.
