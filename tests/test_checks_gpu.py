@@ -291,8 +291,8 @@ def test_who_computes_on_his_cores_meets_no_gpu():
     ],
 )
 def test_the_gpus_that_are_asked_for(there, asked, status, message):
-    facts = cluster(smi(board(there)), gpus={"a": asked}, counted=frozenset())
-    (said,) = verdicts(facts, "gpu.count")
+    asking = {"gpus": {"a": asked}, "workers": {"a": len(asked)}}
+    (said,) = verdicts(cluster(smi(board(there)), counted=frozenset(), **asking), "gpu.count")
     assert (said.host, said.status, said.message) == ("a", status, message)
 
 
@@ -323,11 +323,48 @@ def test_without_a_majority_nobody_is_the_odd_one():
     assert (said.status, said.host) == ("warn", None)
 
 
+DRIVER_ALONE = Smi(ended="absent", installed=tuple(Installed(bus=f"x{i}") for i in range(7)))
+
+
+@pytest.mark.parametrize(
+    ("answer", "workers", "changes", "status"),
+    [
+        (smi(board(7)), 8, {}, "fail"),
+        (smi(board(7)), 7, {}, "pass"),
+        (smi(board(8)), 8, {"visible": {"a": "0,1,2,3,4,5,6"}}, "fail"),
+        (smi(board(8)), 8, {"gpus": {"a": (0, 1, 2, 3, 4, 5, 6)}}, "fail"),
+        (DRIVER_ALONE, 8, {}, "fail"),
+        (DRIVER_ALONE, 7, {}, None),
+        # Without any GPU that they may use they compute on the cores.
+        (Smi(ended="absent"), 8, {}, None),
+        (smi(board(7)), 8, {"visible": {"a": ""}}, None),
+        (smi(board(7), visible=""), 8, {}, "pass"),
+        (smi(board(7)), 8, {"facts": on_cores("a")}, None),
+        # Nobody has said how many.
+        (smi(board(7)), 8, {"counted": frozenset("a")}, "pass"),
+        (smi(board(7)), None, {}, "pass"),
+        # gpu.mig says it.
+        (smi(board(7, mig=True)), 8, {}, "pass"),
+    ],
+)
+def test_more_workers_than_gpus(answer, workers, changes, status):
+    asking = {"counted": frozenset(), "workers": {"a": workers}} | changes
+    found = verdicts(cluster(answer, **asking), "gpu.count")
+    assert [v.status for v in found] == ([status] if status else [])
+    if status == "fail":
+        assert found[0].message == "8 workers are to run, but there are 7 GPUs for them"
+        assert found[0].hint.startswith("say `nproc_per_node: 7` there")
+        assert found[0].hint.endswith("`checks: {gpu.count: warn}`")
+
+
 def test_a_number_that_was_said_is_meant():
-    uneven = cluster(smi(), smi(board(1)), Smi(ended="absent"), counted=frozenset())
+    workers = {"a": 2, "b": 1, "c": 2}
+    uneven = cluster(
+        smi(), smi(board(1)), Smi(ended="absent"), counted=frozenset(), workers=workers
+    )
     assert {v.status for v in verdicts(uneven, "gpu.count")} == {"pass"}
     # And of one who sees fewer by `gpus:`, that is all there is to say.
-    fewer = cluster(smi(), smi(), gpus={"b": (1,)}, counted=frozenset("a"))
+    fewer = cluster(smi(), smi(), gpus={"b": (1,)}, counted=frozenset("a"), workers=workers)
     assert {v.status for v in verdicts(fewer, "gpu.count")} == {"pass"}
 
 

@@ -202,9 +202,11 @@ def _asked(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | 
                 evidence=evidence,
                 hint="nvidia-smi -L, there, lists what can stand in `gpus:` and --include",
             )
-        return Verdict(id="gpu.count", status="pass", host=host, message=have, evidence=evidence)
+        return _too_few(cluster, host, smi, there) or Verdict(
+            id="gpu.count", status="pass", host=host, message=have, evidence=evidence
+        )
     if not smi.gpus:
-        return None
+        return _too_few(cluster, host, smi, there)
     absent_word = chosen(cluster, host, smi)[1]
     if absent_word is not None:
         visible = cluster.visible.get(host, smi.visible)
@@ -217,8 +219,29 @@ def _asked(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | 
             hint=f"say `gpus: {list(range(there))}` for it; the variable is set in "
             + ("the inventory, or by --env" if host in cluster.visible else "its startup files"),
         )
-    return Verdict(
+    return _too_few(cluster, host, smi, there) or Verdict(
         id="gpu.count", status="pass", host=host, message=have, evidence={"installed": there}
+    )
+
+
+def _too_few(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | None:
+    """Say that more workers are to run, by their number, than there are GPUs for them."""
+    gpus = used(cluster, host, smi)
+    count = len(gpus) if smi.gpus else there
+    workers = cluster.workers.get(host)
+    said = host not in cluster.counted and workers is not None
+    # Those in slices are another check's.
+    if not said or not workers or not workers > count > 0 or any(gpu.mig for gpu in gpus):
+        return None
+    return Verdict(
+        id="gpu.count",
+        status="fail",
+        host=host,
+        message=f"{workers} workers are to run, but there {'is' if count == 1 else 'are'} {count} "
+        f"GPU{'s' * (count != 1)} for them",
+        evidence={"installed": there, "usable": count, "workers": workers},
+        hint=f"say `nproc_per_node: {count}` there; where they share GPUs on purpose: "
+        "`checks: {gpu.count: warn}`",
     )
 
 
@@ -311,7 +334,8 @@ CHECKS = (
     ),
     Check(
         id="gpu.count",
-        about="each host has the GPUs that `gpus:` asks for, and all have as many",
+        about="each host has the GPUs that `gpus:` asks for, one for each worker, and all have as "
+        "many",
         without="`CUDA error: invalid device ordinal`, once all are there",
         how="what nvidia-smi lists, against the inventory and among the hosts",
         judge=_count,

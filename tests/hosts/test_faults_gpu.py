@@ -53,6 +53,11 @@ def more_gpus_are_asked_for(ground: Ground) -> None:
     ground.entries["n2"] = {"gpus": [0, 1, 2, 3]}
 
 
+def fewer_than_workers(ground: Ground) -> None:
+    gpus(ground)
+    ground.entries["n2"] = {"nproc_per_node": 3}
+
+
 def fewer_than_the_others(ground: Ground) -> None:
     gpus(ground, Installed([gpu(ground["n2"], 0)], known=1))
 
@@ -93,6 +98,7 @@ FAULTS = [
     fault(a_gpu_is_lost, at_n2("gpu.lost"), warns={"gpu.count"}),
     fault(a_gpu_is_taken, at_n2("gpu.busy", "--strays"), quick=True),
     fault(more_gpus_are_asked_for, at_n2("gpu.count", "nvidia-smi -L")),
+    fault(fewer_than_workers, at_n2("gpu.count", "nproc_per_node: 2")),
     fault(fewer_than_the_others, at_n2("gpu.count", "nproc_per_node", "warn")),
     fault(none_where_the_others_have_some, at_n2("gpu.count", "leave n2 out")),
     fault(driver_is_another, at_n2("gpu.driver_drift", "driver", "warn")),
