@@ -163,7 +163,7 @@ def test_ids_are_stable():
         env.locale
         fs.write fs.hang fs.ro fs.noexec fs.space fs.inodes fs.shm
         lim.nofile lim.memlock lim.nproc lim.cgroup_mem
-        env.python env.torch env.torchrun env.torch_drift env.nccl_drift env.python_drift
+        env.python env.torch env.torchrun env.cuda env.torch_drift env.nccl_drift env.python_drift
         env.workdir env.script env.code_drift
         gpu.smi gpu.count gpu.lost gpu.ecc gpu.exclusive gpu.fabric gpu.mig gpu.busy
         gpu.model_mix gpu.driver_drift
@@ -238,7 +238,7 @@ def test_skipped_checks_are_not_judged():
     # not there, or where the inventory asks for nothing.
     silent = {"ssh.noise", *STAGES, "env.workdir", "net.name.peer", "net.if_env", *GPU_IDS}
     silent |= {"net.ipv6_only", "host.nat", "ib.link"}
-    silent |= {"env.nccl_drift", "env.script", "env.code_drift"}
+    silent |= {"env.cuda", "env.nccl_drift", "env.script", "env.code_drift"}
     assert {v.id for v in verdicts} == set(IDS) - silent - {"net.ping", "env.torch"}
 
 

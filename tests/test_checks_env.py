@@ -12,6 +12,8 @@ from orchestrator.checks.drift import alike, differing, names, odd_one, version
 from orchestrator.facts import ClusterFacts, Code, Commit, Content, Interpreter, Smi, Wanted
 from orchestrator.facts.smi import Installed
 from tests.test_checks import facts, said
+from tests.test_checks_gpu import board
+from tests.test_checks_gpu import smi as gpus_of
 
 if TYPE_CHECKING:
     from orchestrator.events import Verdict
@@ -208,6 +210,116 @@ def test_how_to_get_a_torch_that_sees_the_gpus():
 def test_the_wheels_are_those_that_the_driver_runs(driver, index):
     there = cluster(CPU, gpus=8, smi={"a": Smi(ended="answered", driver=driver)})
     assert f"/whl/{index};" in the(there, "env.torch").hint
+
+
+def test_the_wheels_are_those_that_know_the_gpus():
+    assert "/whl/cu128;" in the(with_gpus("cpu", driven("575.57.08", (10, 0))), "env.torch").hint
+    assert "/whl/cu126;" in the(with_gpus("cpu", driven("575.57.08", (9, 0))), "env.torch").hint
+
+
+def with_gpus(build: str | None, smi: Smi | str, **changes) -> ClusterFacts:
+    """Return one host with a torch of that build."""
+    there = cluster(python("2.9.0", build=build), gpus=2)
+    return dataclasses.replace(there, smi={"a": smi}, **changes)
+
+
+def driven(driver: str | None, capability: tuple[int, int] | None = (9, 0), **changes) -> Smi:
+    gpus = board(driver=driver, capability=capability, name="NVIDIA B200")
+    return gpus_of(gpus, driver=driver, **changes)
+
+
+@pytest.mark.parametrize(
+    ("build", "driver", "status"),
+    [
+        ("cu130", "580.65.06", "pass"),
+        ("cu130", "575.57.08", "warn"),
+        ("cu128", "525.60.13", "pass"),
+        ("cu121", "515.65.01", "warn"),
+        ("cu118", "450.80.02", "pass"),
+        ("cu118", "440.33.01", "warn"),
+        # Nobody has heard of that one.
+        ("cu141", "700.10", "unknown"),
+        ("cu130", None, "unknown"),
+        ("cu130", "strange", "unknown"),
+        (None, "550.54.14", "unknown"),
+        ("rocm6.4", "550.54.14", None),
+        ("cpu", "550.54.14", None),
+    ],
+)
+def test_a_driver_that_does_not_run_torchs_cuda(build, driver, status):
+    found = of(with_gpus(build, driven(driver)), "env.cuda")
+    assert [(v.host, v.status) for v in found] == ([("a", status)] if status else [])
+
+
+@pytest.mark.parametrize(
+    ("build", "driver", "capability", "status"),
+    [
+        ("cu128", "570.124.06", (10, 0), "pass"),
+        ("cu130", "580.65.06", (12, 1), "pass"),
+        ("cu126", "570.124.06", (9, 0), "pass"),
+        ("cu126", "570.124.06", (10, 0), "warn"),
+        ("cu124", "580.65.06", (12, 0), "warn"),
+        ("cu118", "580.65.06", (10, 3), "warn"),
+        ("cu126", "570.124.06", None, "unknown"),
+        # For them it is too old, whatever it says or does not.
+        ("cu126", "565.57.01", None, "pass"),
+    ],
+)
+def test_gpus_that_torchs_cuda_does_not_know(build, driver, capability, status):
+    assert the(with_gpus(build, driven(driver, capability)), "env.cuda").status == status
+
+
+def test_which_torch_would_do():
+    old = the(with_gpus("cu130", driven("550.54.14")), "env.cuda")
+    assert old.message == (
+        "torch 2.9.0 is for CUDA 13.0, which needs a driver 580 or newer: there is 550"
+    )
+    assert old.hint.startswith(
+        "there: /v/bin/python -m pip install --force-reinstall torch "
+        "--index-url https://download.pytorch.org/whl/cu126; "
+    )
+    assert "cuda-compat" in old.hint
+    new = the(with_gpus("cu126", driven("575.57.08", (10, 0))), "env.cuda")
+    assert new.message == (
+        "torch 2.9.0 is for CUDA 12.6, and GPUs 0 and 1 (NVIDIA B200) need 12.8 or newer"
+    )
+    assert new.hint.endswith("whl/cu128")
+    newer = the(with_gpus("cu126", driven("580.65.06", (10, 0))), "env.cuda")
+    assert newer.hint.endswith("whl/cu130")
+    # Both at once: what the driver runs is to know the GPUs.
+    both = the(with_gpus("cu130", driven("575.57.08", (10, 0))), "env.cuda")
+    assert "/whl/cu128;" in both.hint
+
+
+def test_only_gpus_that_are_used_need_a_torch():
+    hopper, blackwell = board(1, capability=(9, 0)), board(2, capability=(10, 0))[1:]
+    mixed = gpus_of((*hopper, *blackwell), driver="570.124.06")
+    assert the(with_gpus("cu126", mixed), "env.cuda").status == "warn"
+    assert the(with_gpus("cu126", mixed, gpus={"a": (0,)}), "env.cuda").status == "pass"
+    assert of(with_gpus("cu126", mixed, visible={"a": ""}), "env.cuda") == []
+    assert of(with_gpus("cu126", Smi(ended="absent")), "env.cuda") == []
+
+
+def test_a_driver_is_known_also_where_nvidia_smi_does_not_answer():
+    late = Smi(ended="late", driver="550.54.14")
+    assert the(with_gpus("cu130", late), "env.cuda").status == "warn"
+    assert the(with_gpus("cu126", late), "env.cuda").status == "pass"
+    # It may have GPUs of any kind.
+    newer = Smi(ended="late", driver="580.65.06")
+    assert the(with_gpus("cu126", newer), "env.cuda").status == "unknown"
+    nothing = the(with_gpus("cu130", Smi(ended="late")), "env.cuda")
+    assert (nothing.status, nothing.caused_by) == ("unknown", "gpu.smi")
+    assert the(with_gpus("cu130", "no answer"), "env.cuda").status == "unknown"
+
+
+def test_a_torch_that_is_not_there_fits_no_driver():
+    none = dataclasses.replace(cluster(python(None, build=None)), smi={"a": driven("550.54.14")})
+    said = the(none, "env.cuda")
+    assert (said.status, said.caused_by) == ("unknown", "env.torch")
+    silent = dataclasses.replace(cluster("no answer in 30 s"), smi={"a": driven("550.54.14")})
+    assert (the(silent, "env.cuda").status, the(silent, "env.cuda").message) == (
+        *("unknown", "no answer in 30 s"),
+    )
 
 
 # --- NCCL -----------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def test_what_a_host_really_says_is_understood(tmp_path):
         version="3.11.7",
         torch="2.9.0",
         build="cu128",
+        cuda="12.8",
         nccl="2.27.5",
     )
 
@@ -183,6 +184,25 @@ def test_whatever_a_host_says_of_its_code(way, value):
 )
 def test_what_torch_was_built_for(told, build):
     assert Interpreter.parse("p", told).build == build
+
+
+@pytest.mark.parametrize(
+    ("told", "version", "others"),
+    [
+        ({"torch": "2.9.0+cu124", "built": "2.9.0+cu124", "cuda": "12.4"}, (12, 4), False),
+        ({"torch": "2.6.0+cu118", "built": None}, (11, 8), False),
+        ({"torch": "2.9.0", "built": "2.9.0", "cuda": "13.0"}, (13, 0), False),
+        # Of a build with a name of its own its files tell.
+        ({"torch": "2.6.0a0+ecf3bae40a.nv25.01", "built": None, "cuda": "12.8"}, (12, 8), False),
+        ({"torch": "2.9.0", "built": "2.9.0"}, None, False),
+        ({"torch": "2.9.0", "built": None}, None, False),
+        ({"torch": "2.9.0+rocm6.4", "built": None, "hip": "6.4"}, None, True),
+        ({"torch": "2.9.0+xpu", "built": None}, None, True),
+    ],
+)
+def test_which_cuda_torch_was_built_with(told, version, others):
+    python = Interpreter.parse("p", told)
+    assert (python.cuda_version, python.for_others) == (version, others)
 
 
 @pytest.mark.parametrize(

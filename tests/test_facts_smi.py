@@ -76,7 +76,7 @@ def test_a_row_of_a_large_board():
     assert (last.compute_mode, last.mig, last.display) == ("Default", False, False)
     assert (last.fabric_state, last.fabric_status) == ("Completed", "Success")
     assert (last.pending, last.remap_failed, last.recovery) == (False, False, None)
-    assert last.persistence is True
+    assert (last.persistence, last.capability) == (True, (9, 0))
 
 
 def test_what_a_card_or_a_driver_has_no_word_for_is_none():
@@ -90,6 +90,9 @@ def test_what_a_card_or_a_driver_has_no_word_for_is_none():
     assert (sliced.memory_used, sliced.mig, sliced.problem) == (None, True, None)
     assert parsed("geforce-desktop-595.csv").gpus[0].display
     assert parsed("geforce-desktop-595.csv").gpus[0].persistence is False
+    assert parsed("gb10-580.csv").gpus[0].capability == (12, 1)
+    assert parsed("v100-470.csv").gpus[0].capability is None
+    assert [gpu.capability for gpu in parsed("lost-in-fields-535.csv").gpus] == [None, (8, 0)]
     # What could not be read is not off.
     assert parsed("lost-in-fields-535.csv").gpus[0].persistence is None
 

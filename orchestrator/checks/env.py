@@ -166,6 +166,7 @@ CHECKS = (
         how="a look for its file",
         judge=_torchrun,
     ),
+    *cuda.CHECKS,
     *versions.CHECKS,
     Check(
         id="env.workdir",

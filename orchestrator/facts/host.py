@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,9 @@ class Interpreter:
     build: str | None = None
     """What torch was built for, as its wheels name it: cu124, rocm6.2, cpu; None: not known."""
 
+    cuda: str | None = None
+    """The version of CUDA that its files name."""
+
     nccl: str | None = None
     """The version of NCCL's package there; None: none is, or NCCL is built into torch."""
 
@@ -43,6 +47,18 @@ class Interpreter:
     def cpu_build(self) -> bool:
         """Its torch sees no GPU, whatever there is."""
         return self.build == "cpu"
+
+    @property
+    def for_others(self) -> bool:
+        """Its torch is for GPUs that are not NVIDIA's."""
+        return (self.build or "").startswith(("rocm", "xpu"))
+
+    @property
+    def cuda_version(self) -> tuple[int, int] | None:
+        """Of the CUDA that torch was built with: 12 and 8 of cu128; None: none, or not known."""
+        found = re.fullmatch(r"cu(\d+)(\d)", self.build or "")
+        found = found or re.match(r"(\d+)\.(\d+)", self.cuda or "")
+        return (int(found[1]), int(found[2])) if found else None
 
     @classmethod
     def parse(cls, asked: str, got: dict[str, Any]) -> Interpreter:
@@ -58,6 +74,7 @@ class Interpreter:
             version=text_or_none(got.get("version"), "version"),
             torch=torch,
             build=build,
+            cuda=text_or_none(got.get("cuda"), "cuda"),
             nccl=_nccl({name: text(value, "nccl") for name, value in packages.items()}, build),
             torchrun=torch is None or got.get("torchrun") is True,
             problem=text_or_none(got.get("problem"), "problem"),

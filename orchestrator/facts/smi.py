@@ -44,6 +44,9 @@ class Gpu:
     persistence: bool | None = None
     """The driver keeps it awake while nobody uses it."""
 
+    capability: tuple[int, int] | None = None
+    """What NVIDIA calls compute capability: 9.0 is Hopper, from 10.0 on it is Blackwell."""
+
     display: bool = False
     """Something is drawn with it: memory may be held that no compute process has."""
 
@@ -236,6 +239,7 @@ def gpu_of(row: dict[str, str]) -> Gpu:
         memory_used=number(row.get("memory.used")),
         compute_mode=value(row, "compute_mode"),
         persistence=PERSISTENCE.get(value(row, "persistence_mode") or ""),
+        capability=capability_of(value(row, "compute_cap")),
         display=value(row, "display_active") == "Enabled",
         mig=value(row, "mig.mode.current") == "Enabled",
         ecc=number(row.get("ecc.errors.uncorrected.volatile.total")),
@@ -303,6 +307,11 @@ def value(row: dict[str, str], field: str) -> str | None:
     if not said or NO_VALUE.fullmatch(said) or NOT_READ.fullmatch(said) or BROKEN.search(said):
         return None
     return said
+
+
+def capability_of(said: str | None) -> tuple[int, int] | None:
+    found = re.fullmatch(r"(\d+)\.(\d+)", said or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def yes(row: dict[str, str], field: str) -> bool:

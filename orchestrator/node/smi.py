@@ -40,13 +40,13 @@ GPU_FIELDS = (
     "index uuid pci.bus_id driver_version memory.total memory.used compute_mode persistence_mode "
     "display_active mig.mode.current ecc.errors.uncorrected.volatile.total retired_pages.pending "
     "remapped_rows.pending remapped_rows.failure fabric.state fabric.status gpu_recovery_action "
-    "name"
+    "compute_cap name"
 ).split()
 APP_FIELDS = ["gpu_uuid", "pid", "used_memory", "process_name"]
 NEEDED = {"index", "uuid", "name", *APP_FIELDS}
 # Drivers that are too old for a field refuse the whole question. Of each kind of field the newest
 # branch that is known to: of one between it and the next, the program itself says so.
-TOO_OLD = {"fabric": 525, "remapped_rows": 525, "gpu_recovery_action": 550}
+TOO_OLD = {"compute_cap": 470, "fabric": 525, "remapped_rows": 525, "gpu_recovery_action": 550}
 REFUSED = re.compile(r'[Ff]ield "([^"]+)" is not a valid field')
 MOST_SAID = 1 << 16
 LONGEST_COMMAND = 200

@@ -24,7 +24,10 @@ COLUMNS = (
     Column(heading="disk", checks=("fs.",), parts=("files.",)),
     Column(heading="python", checks=("env.python",), says=("env.python",), parts=("facts.",)),
     Column(
-        heading="torch", checks=("env.torch", "env.nccl"), says=("env.torch",), parts=("facts.",)
+        heading="torch",
+        checks=("env.torch", "env.nccl", "env.cuda"),
+        says=("env.torch",),
+        parts=("facts.",),
     ),
     Column(heading="code", checks=("env.",), parts=("facts.",)),
     Column(heading="GPUs", checks=("gpu.",), says=("gpu.smi", "gpu.count"), parts=("smi.",)),

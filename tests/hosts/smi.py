@@ -75,6 +75,9 @@ class Installed:
     known: int = 2
     """How many the driver knows."""
 
+    driver: str = "550.54.15"
+    """The version of its module."""
+
     but = replace
 
 
@@ -105,8 +108,8 @@ def install(ground: Ground, host: NsHost, there: Installed) -> None:
     host.write("/run/gpu/nvidia-smi", PROGRAM.format(python=sys.executable, data=data), 0o755)
     torch_for_gpus(ground, host, "PATH=/run/gpu:/usr/sbin:/usr/bin:/sbin:/bin")
     ground.mount(host, "mode=755", "/proc/driver")
-    version = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.54.15  Tue Mar  5 22:23:56 UTC"
-    host.write("/proc/driver/nvidia/version", f"{version} 2024\n")
+    module = f"NVRM version: NVIDIA UNIX x86_64 Kernel Module  {there.driver}  Tue Mar  5 22:23:56"
+    host.write("/proc/driver/nvidia/version", f"{module} UTC 2024\n")
     for index in range(there.known):
         folder = f"/proc/driver/nvidia/gpus/{bus(index)[4:].lower()}"
         text = "Model: \t\t NVIDIA A100-SXM4-80GB\nIRQ:   \t\t 24\nGPU Excluded:\t No\n"

@@ -72,6 +72,11 @@ def driver_is_another(ground: Ground) -> None:
     gpus(ground, driver_version="535.161.07")
 
 
+def driver_is_too_old(ground: Ground) -> None:
+    n2 = two(ground["n2"], driver_version="515.65.01")
+    gpus(ground, n2.but(driver="515.65.01"))
+
+
 def model_is_another(ground: Ground) -> None:
     gpus(ground, name="NVIDIA A100-SXM4-40GB")
 
@@ -102,6 +107,11 @@ FAULTS = [
     fault(fewer_than_the_others, at_n2("gpu.count", "nproc_per_node", "warn")),
     fault(none_where_the_others_have_some, at_n2("gpu.count", "leave n2 out")),
     fault(driver_is_another, at_n2("gpu.driver_drift", "driver", "warn")),
+    fault(
+        driver_is_too_old,
+        at_n2("env.cuda", "whl/cu118", "warn", message="needs a driver 525 or newer"),
+        warns={"gpu.driver_drift"},
+    ),
     fault(model_is_another, at_n2("gpu.model_mix", status="warn")),
     fault(use_is_prohibited, at_n2("gpu.exclusive", "nvidia-smi -c DEFAULT")),
     fault(gpus_are_cut_up, at_n2("gpu.mig", "nvidia-smi -mig 0")),
