@@ -164,8 +164,8 @@ def _host_facts(
 ) -> HostFacts | str:
     if isinstance(network, str):
         return network
-    gpus = smi.count if isinstance(smi, Smi) else None
-    return understood(lambda told: HostFacts.parse(told, network, gpus), got)
+    gpus, amd = (smi.count, smi.amd) if isinstance(smi, Smi) else (None, None)
+    return understood(lambda told: HostFacts.parse(told, network, gpus, amd), got)
 
 
 def _wanted_of_gpus(

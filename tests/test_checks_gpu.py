@@ -385,6 +385,32 @@ def test_a_number_that_nobody_needs_is_not_unknown():
     assert said.status == "unknown"
 
 
+def amds(*hosts: str) -> dict[str, HostFacts]:
+    python = dataclasses.replace(GOOD, torch="2.9.0", build="rocm6.4")
+    return {host: host_facts(python, machine=ord(host)) for host in hosts}
+
+
+def test_gpus_of_amd_are_counted_too():
+    eight, none = Smi(ended="absent", amd=8), Smi(ended="absent", amd=0)
+    well = cluster(eight, eight, workers={"a": 8, "b": 8}, facts=amds("a", "b"))
+    assert verdicts(well) == []
+    absent = only(dataclasses.replace(well, gpus={"a": (0, 8)}))
+    assert absent.message == "has 8 GPUs, 0 to 7, but is asked for GPU 8"
+    assert absent.hint.startswith("rocm-smi, there, ")
+    more = dataclasses.replace(well, workers={"a": 16, "b": 8}, counted=frozenset("b"))
+    assert only(more).message == "16 workers are to run, but there are 8 GPUs for them"
+    # To one that is built for NVIDIA's they are nothing.
+    assert failures(verdicts(cluster(eight, eight, gpus={"a": (0,)})))
+    odd = only(cluster(eight, none, eight, facts=amds("a", "b", "c")))
+    assert (odd.id, odd.host, odd.status) == ("gpu.count", "b", "fail")
+
+
+def test_gpus_of_amd_that_nobody_could_count():
+    (said,) = verdicts(cluster(Smi(ended="absent"), facts=amds("a")))
+    assert (said.id, said.status) == ("gpu.count", "unknown")
+    assert "`nproc_per_node:` there, with a number" in said.hint
+
+
 # --- lost ---------------------------------------------------------------------------------------
 
 

@@ -74,6 +74,22 @@ def test_what_a_host_really_says_is_understood(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    ("built", "visible", "gpus"),
+    [
+        ("2.9.0+cu128", None, 2),
+        ("2.9.0+rocm6.4", None, 8),
+        # What its environment leaves a worker, whosever they are.
+        ("2.9.0+rocm6.4", 3, 3),
+        (None, None, 2),
+    ],
+)
+def test_the_gpus_that_count_are_those_that_torch_is_for(built, visible, gpus):
+    python = {**TOLD["interpreter"], "built": built, "cuda": None}
+    told = {**TOLD, "interpreter": python, "gpus_visible": visible}
+    assert HostFacts.parse(told, NETWORK, 2, 8).gpus == gpus
+
+
 def test_a_part_that_was_not_told_in_time_is_no_wrong_shape():
     late = {"problem": "no answer in 12 s"}
     told = parsed({**TOLD, **dict.fromkeys(("interpreter", "workdir"), late)})

@@ -190,6 +190,11 @@ def test_slow_is_who_was_at_work(answer, slow):
     assert (smi.slow, smi.seconds) == (slow, answer.get("seconds"))
 
 
+def test_gpus_of_amd_are_counted_or_they_are_not():
+    assert parsed(None, driver=NONE | {"amd": 8}).amd == 8
+    assert parsed(None, driver={"problem": "no answer in 42 s"}).amd is None
+
+
 def test_a_driver_that_hangs_leaves_its_part_out():
     smi = parsed("h100-590.csv", driver={"problem": "no answer in 12 s"}, fabric={"problem": "x"})
     assert (smi.count, smi.driver, smi.installed, smi.manager) == (8, None, (), None)

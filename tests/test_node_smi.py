@@ -401,7 +401,18 @@ def test_a_fabric_manager_runs_or_not_or_cannot_be_seen(root, comms, manager):
     assert smi.fabric(root[0])["switches"] == 2
 
 
+def test_the_gpus_of_amd_are_counted_by_their_driver(root):
+    assert smi.driver(root[0])["amd"] == 0
+    # Two processors, two GPUs, and one that is another container's.
+    for node, simds in (("0", "0"), ("1", "0"), ("2", "1216"), ("3", "304")):
+        told = f"cpu_cores_count 96\nsimd_count {simds}\nmem_banks_count 1\nmax_waves_per_simd 8\n"
+        root[1](f"sys/class/kfd/kfd/topology/nodes/{node}/properties", told)
+    root[1]("sys/class/kfd/kfd/topology/nodes/4/properties", "")
+    assert smi.driver(root[0])["amd"] == 2
+
+
 def test_without_a_driver_there_is_nothing(tmp_path):
     empty = {"version": None, "gpus": [], "pci": [], "control": "absent", "memory": "absent"}
+    empty["amd"] = 0
     assert smi.driver(str(tmp_path)) == empty
     assert smi.fabric(str(tmp_path)) == {"switches": 0, "manager": None}

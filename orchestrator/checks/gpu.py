@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 from orchestrator.checks import gpu_busy, gpu_state
 from orchestrator.checks.check import Check, each
 from orchestrator.checks.drift import alike, differing, names, odd_one
-from orchestrator.checks.gpus import SMI, chosen, on_cores, smi_of, unknown, unused, unwanted, used
+from orchestrator.checks.gpus import (
+    SMI,
+    chosen,
+    count,
+    for_amd,
+    on_cores,
+    smi_of,
+    unknown,
+    unused,
+    unwanted,
+    used,
+)
 from orchestrator.events import Verdict
 from orchestrator.facts.smi import HUNG
 
@@ -156,14 +167,14 @@ def _count(cluster: ClusterFacts) -> Iterator[Verdict]:
         if isinstance(smi, Verdict):
             if host in cluster.gpus or host in cluster.counted:
                 own[host] = unknown("gpu.count", host, smi.message)
-        elif smi.count is None:
-            own[host] = unknown("gpu.count", host, "nvidia-smi did not tell")
+        elif (there := count(cluster, host, smi)) is None:
+            own[host] = _not_counted(cluster, host)
         else:
-            verdict = _asked(cluster, host, smi, smi.count)
+            verdict = _asked(cluster, host, smi, there)
             if verdict:
                 own[host] = verdict
             if host in cluster.counted and not (verdict and verdict.status == "fail"):
-                counts[host] = len(used(cluster, host, smi)) if smi.gpus else smi.count
+                counts[host] = len(used(cluster, host, smi)) if smi.gpus else there
     if len(set(counts.values())) > 1:
         verdict = _uneven(counts, {h for h in counts if on_cores(cluster, h)})
         if verdict.host:
@@ -171,6 +182,18 @@ def _count(cluster: ClusterFacts) -> Iterator[Verdict]:
         else:
             yield verdict
     yield from own.values()
+
+
+def _not_counted(cluster: ClusterFacts, host: str) -> Verdict:
+    if not for_amd(cluster, host):
+        return unknown("gpu.count", host, "nvidia-smi did not tell")
+    return Verdict(
+        id="gpu.count",
+        status="unknown",
+        host=host,
+        message="torch there is for AMD's GPUs, and how many there are is not known",
+        hint="say `nproc_per_node:` there, with a number",
+    )
 
 
 def _no_worker(host: str) -> Verdict:
@@ -200,7 +223,8 @@ def _asked(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | 
                 host=host,
                 message=f"has {have}, but is asked for GPU {', '.join(absent)}",
                 evidence=evidence,
-                hint="nvidia-smi -L, there, lists what can stand in `gpus:` and --include",
+                hint=f"{'rocm-smi' if for_amd(cluster, host) else 'nvidia-smi -L'}, there, lists "
+                "what can stand in `gpus:` and --include",
             )
         return _too_few(cluster, host, smi, there) or Verdict(
             id="gpu.count", status="pass", host=host, message=have, evidence=evidence
@@ -227,20 +251,21 @@ def _asked(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | 
 def _too_few(cluster: ClusterFacts, host: str, smi: Smi, there: int) -> Verdict | None:
     """Say that more workers are to run, by their number, than there are GPUs for them."""
     gpus = used(cluster, host, smi)
-    count = len(gpus) if smi.gpus else there
+    usable = len(gpus) if smi.gpus else there
     workers = cluster.workers.get(host)
     said = host not in cluster.counted and workers is not None
     # Those in slices are another check's.
-    if not said or not workers or not workers > count > 0 or any(gpu.mig for gpu in gpus):
+    if not said or not workers or not workers > usable > 0 or any(gpu.mig for gpu in gpus):
         return None
     return Verdict(
         id="gpu.count",
         status="fail",
         host=host,
-        message=f"{workers} workers are to run, but there {'is' if count == 1 else 'are'} {count} "
-        f"GPU{'s' * (count != 1)} for them",
-        evidence={"installed": there, "usable": count, "workers": workers},
-        hint=f"say `nproc_per_node: {count}` there; where they share GPUs on purpose: "
+        message=f"{workers} workers are to run, but there "
+        + ("is 1 GPU" if usable == 1 else f"are {usable} GPUs")
+        + " for them",
+        evidence={"installed": there, "usable": usable, "workers": workers},
+        hint=f"say `nproc_per_node: {usable}` there; where they share GPUs on purpose: "
         "`checks: {gpu.count: warn}`",
     )
 

@@ -58,6 +58,17 @@ def on_cores(cluster: ClusterFacts, host: str) -> bool:
     return facts is not None and not isinstance(facts, str) and facts.interpreter.cpu_build
 
 
+def for_amd(cluster: ClusterFacts, host: str) -> bool:
+    """Whether torch there is built for AMD's GPUs, of which nvidia-smi knows nothing."""
+    facts = cluster.facts.get(host)
+    return facts is not None and not isinstance(facts, str) and facts.interpreter.for_amd
+
+
+def count(cluster: ClusterFacts, host: str, smi: Smi) -> int | None:
+    """How many GPUs there are that torch could use; None: nobody knows."""
+    return smi.amd if for_amd(cluster, host) else smi.count
+
+
 def unused(cluster: ClusterFacts, host: str) -> bool:
     return unwanted(cluster, host) or on_cores(cluster, host)
 

@@ -49,9 +49,13 @@ class Interpreter:
         return self.build == "cpu"
 
     @property
+    def for_amd(self) -> bool:
+        return (self.build or "").startswith("rocm")
+
+    @property
     def for_others(self) -> bool:
         """Its torch is for GPUs that are not NVIDIA's."""
-        return (self.build or "").startswith(("rocm", "xpu"))
+        return self.for_amd or (self.build or "").startswith("xpu")
 
     @property
     def cuda_version(self) -> tuple[int, int] | None:
@@ -137,11 +141,19 @@ class HostFacts:
 
     @classmethod
     def parse(
-        cls, got: dict[str, Any], network: Network, installed: int | None = None
+        cls,
+        got: dict[str, Any],
+        network: Network,
+        installed: int | None = None,
+        amd: int | None = None,
     ) -> HostFacts:
         own = got["own_name"]
         workdir = mapping(got["workdir"] or {}, "workdir")
         visible = got["gpus_visible"]
+        interpreter = Interpreter.parse(
+            text(got["python"], "python"), mapping(got["interpreter"], "interpreter")
+        )
+        there = amd if interpreter.for_amd else installed
         return cls(
             hostname=text(got["hostname"], "hostname"),
             boot_id=text(got["boot_id"], "boot_id"),
@@ -149,13 +161,11 @@ class HostFacts:
             user=text(got["user"], "user"),
             home=text(got["home"], "home"),
             cores=whole(got["cores"], "cores", 1),
-            gpus=installed if visible is None else whole(visible, "gpus_visible"),
+            gpus=there if visible is None else whole(visible, "gpus_visible"),
             workdir=text_or_none(workdir.get("path"), "workdir"),
             workdir_problem=text_or_none(workdir.get("problem"), "workdir"),
             addresses=network.addresses,
             ssh_address=network.ssh_address,
             own_name=None if isinstance(own, dict) else texts(own, "own_name"),
-            interpreter=Interpreter.parse(
-                text(got["python"], "python"), mapping(got["interpreter"], "interpreter")
-            ),
+            interpreter=interpreter,
         )

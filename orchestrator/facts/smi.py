@@ -128,6 +128,9 @@ class Smi:
     on_bus: int = 0
     """How many NVIDIA GPUs are on the PCI bus, with whatever driver."""
 
+    amd: int | None = None
+    """How many GPUs of AMD's there are; None: nobody knows."""
+
     devices: str = "ok"
     """Whether this user may use /dev/nvidiactl: ok, absent or denied."""
 
@@ -186,6 +189,7 @@ class Smi:
             driver=driver.get("version"),
             installed=tuple(installed_of(each) for each in driver.get("gpus", ())),
             on_bus=len(driver.get("pci", ())),
+            amd=number(driver.get("amd")),
             devices=str(driver.get("control", "ok")),
             switches=int(told(got, "fabric").get("switches", 0)),
             manager=told(got, "fabric").get("manager"),

@@ -213,6 +213,7 @@ def driver(root: str = "/") -> dict[str, Any]:
         "version": version(root),
         "gpus": listed,
         "pci": nvidia_on_pci(root, "0x03"),
+        "amd": amd(root),
         "control": opens(os.path.join(dev, "nvidiactl")),
         "memory": opens(os.path.join(dev, "nvidia-uvm")),
     }
@@ -232,6 +233,13 @@ def nvidia_on_pci(root: str, kind: str) -> list[str]:
         if text(vendor) == "0x10de" and text(folder + "/class").startswith(kind):
             found.append(os.path.basename(folder))
     return found
+
+
+def amd(root: str) -> int:
+    """Count AMD's GPUs, as their driver has them; those of another container may not be read."""
+    told = glob.glob(os.path.join(root, "sys/class/kfd/kfd/topology/nodes/*/properties"))
+    # What else computes, the processors, is among them, and has none of these.
+    return sum(bool(re.search(r"^simd_count [1-9]", text(path), re.MULTILINE)) for path in told)
 
 
 def opens(path: str) -> str:
