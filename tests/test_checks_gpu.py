@@ -463,6 +463,26 @@ def test_memory_that_goes_bad_is_a_warning():
     assert "Drain and Reset" in only(cluster(but(one(recovery="Drain and Reset")))).message
 
 
+def test_an_inforom_that_is_corrupted():
+    said = only(cluster(Smi.parse(told("inforom-warning-418.txt")), workers={"a": 1}), "gpu.ecc")
+    assert (said.status, said.message) == (
+        *("warn",),
+        "the infoROM of GPU 0, which keeps count of bad memory, is corrupted",
+    )
+    assert said.hint.startswith("there: nvidia-smi -q -i 0 | grep -i -A5 inforom; ")
+    second = smi(warnings=("WARNING: infoROM is corrupted at gpu 00000000:18:00.0",))
+    both = dataclasses.replace(second, gpus=(one(ecc=1), one(1)))
+    assert only(cluster(both)).message.endswith("; the infoROM of GPU 1, which keeps count of bad "
+                                                "memory, is corrupted")  # fmt: skip
+    assert "--gpu-reset -i 0; there: nvidia-smi -q -i 1 |" in only(cluster(both)).hint
+    # Whose that is nobody uses; and where it is not said whose.
+    assert [v.status for v in verdicts(cluster(second, gpus={"a": (0,)}), "gpu.ecc")] == ["pass"]
+    somewhere = smi(warnings=("WARNING: infoROM is corrupted",))
+    assert only(cluster(somewhere)).message.startswith("the infoROM of a GPU, which")
+    # Not all that it says beside its rows is about that.
+    assert {v.status for v in verdicts(cluster(smi(warnings=("WARNING: x",))))} == {"pass"}
+
+
 def test_memory_without_ecc_is_not_said_to_be_good():
     (said,) = verdicts(cluster(smi(board(1, ecc=None))), "gpu.ecc")
     assert "nothing to tell" in said.message

@@ -97,6 +97,29 @@ def test_what_a_card_or_a_driver_has_no_word_for_is_none():
     assert parsed("lost-in-fields-535.csv").gpus[0].persistence is None
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "[Requested functionality has been deprecated]",
+        "[Function Not Found]",
+        "[No data]",
+        "[N/A]",
+        "N/A",
+        "Not Supported",
+        "",
+    ],
+)
+def test_what_says_why_there_is_no_value_is_none(said):
+    fields = asked("h100-590.csv")["fields"]
+    row = dict(zip(fields, asked("h100-590.csv")["out"].splitlines()[0].split(", "), strict=True))
+    for field in ("fabric.state", "fabric.status", "gpu_recovery_action", "compute_mode"):
+        row[field] = said
+    told_so = asked("h100-590.csv") | {"out": ", ".join(row.values())}
+    (gpu,) = Smi.parse(told("h100-590.csv", gpus=told_so)).gpus
+    assert (gpu.fabric_state, gpu.fabric_status, gpu.recovery) == (None, None, None)
+    assert (gpu.compute_mode, gpu.problem) == (None, None)
+
+
 def test_a_name_with_a_comma_is_a_name():
     (gpu,) = parsed("a10-azure-domain-535.csv").gpus
     assert gpu.name == "NVIDIA A10-24Q, virtual"
@@ -120,12 +143,14 @@ def test_memory_that_went_bad():
 def test_warnings_are_no_rows_and_no_problem():
     smi = parsed("inforom-warning-418.txt")
     assert smi.warnings == ("WARNING: infoROM is corrupted at gpu 0000:00:04.0",)
+    assert smi.corrupted == ("0000:00:04.0",)
     assert smi.answers
     # Some versions write it to stderr, and before the rows.
     first = asked("h100-590.csv")
     first["err"] = "WARNING: infoROM is corrupted at gpu 0000:00:04.0\n"
     first["out"] = "WARNING: a, b, c\n" + first["out"]
     assert Smi.parse(told("h100-590.csv", gpus=first)).count == 8
+    assert Smi.parse(told("h100-590.csv", gpus=first)).corrupted == ("0000:00:04.0",)
 
 
 # --- how many there are, where nvidia-smi does not say ------------------------------------------

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from orchestrator.facts import ClusterFacts, Smi
+    from orchestrator.facts.smi import Gpu
 
 XID = "sudo dmesg | grep -i xid"
 
@@ -93,23 +94,37 @@ def _ecc(cluster: ClusterFacts) -> Iterator[Verdict]:
                 said.append(f"{name} has bad memory that a reset would put out of use")
             if gpu.recovery:
                 said.append(f"{name} asks for: {gpu.recovery}")
+        corrupted = [gpu for gpu in gpus if gpu.bus in smi.corrupted or None in smi.corrupted]
+        if corrupted:
+            names = numbers(corrupted) if None not in smi.corrupted else "a GPU"
+            said.append(f"the infoROM of {names}, which keeps count of bad memory, is corrupted")
         if said:
             ill = [g for g in gpus if g.ecc or g.remap_failed or g.pending or g.recovery]
-            worn = any(gpu.remap_failed for gpu in ill)
-            which = ",".join(str(gpu.index) for gpu in ill)
             yield Verdict(
                 id="gpu.ecc",
                 status="warn",
                 host=host,
                 message="; ".join(said),
-                evidence={"gpus": [gpu.index for gpu in ill]},
-                hint=f"with nothing on it: sudo nvidia-smi --gpu-reset -i {which}"
-                + ("; memory that cannot be put out of use: have it replaced" if worn else ""),
+                evidence={
+                    "gpus": [gpu.index for gpu in ill],
+                    "infoROM": [gpu.index for gpu in corrupted],
+                },
+                hint="; ".join(_what_helps(ill, corrupted)),
             )
         elif any(gpu.ecc is not None for gpu in gpus):
             yield _pass("gpu.ecc", host, "no memory errors")
         else:
             yield _pass("gpu.ecc", host, "nothing to tell: its memory has no ECC, or it is off")
+
+
+def _what_helps(ill: list[Gpu], corrupted: list[Gpu]) -> Iterator[str]:
+    if ill:
+        yield f"with nothing on it: sudo nvidia-smi --gpu-reset -i {_indices(ill)}"
+    if any(gpu.remap_failed for gpu in ill):
+        yield "memory that cannot be put out of use: have it replaced"
+    if corrupted:
+        shown = f"nvidia-smi -q -i {_indices(corrupted)} | grep -i -A5 inforom"
+        yield f"there: {shown}; only its vendor can restore an infoROM"
 
 
 def _exclusive(cluster: ClusterFacts) -> Iterator[Verdict]:
@@ -159,7 +174,7 @@ def _exclusive(cluster: ClusterFacts) -> Iterator[Verdict]:
             yield _pass("gpu.exclusive", host, "shared, by MPS" if exclusive else "shared")
 
 
-def _indices(gpus: list[Any]) -> str:
+def _indices(gpus: list[Gpu]) -> str:
     return ",".join(str(gpu.index) for gpu in gpus)
 
 
@@ -252,7 +267,7 @@ CHECKS = (
         id="gpu.ecc",
         about="no uncorrected memory errors, and no bad memory that waits for a reset",
         without="`uncorrectable ECC error encountered`, hours into the run",
-        how="nvidia-smi's counters since the driver was loaded",
+        how="nvidia-smi's counters since the driver was loaded, and what it warns of",
         judge=_ecc,
         worst="warn",
         tier="gpu",

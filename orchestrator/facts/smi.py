@@ -6,8 +6,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-# nvidia-smi has a table for people in which these stand; a field that says so has no value.
-NO_VALUE = re.compile(r"\[?(N/A|Not Supported|Not Available|Insufficient Permissions|Not Found)\]?")
+# nvidia-smi has a table for people in which these stand; a field that says so has no value. What
+# is in brackets is why: "[Requested functionality has been deprecated]", "[Function Not Found]".
+NO_VALUE = re.compile(r"\[.*\]|N/A|Not Supported|Not Available|Insufficient Permissions|Not Found")
 BROKEN = re.compile(r"is lost|requires reset|fallen off", re.IGNORECASE)
 NOT_READ = re.compile(r"\[?(Unknown Error|ERR!|Error)\]?", re.IGNORECASE)
 # "GPU 0000:3B:00.0: GPU is lost.", "GPU0000:3B:00.0: Unknown Error" and, since about 550,
@@ -17,6 +18,7 @@ UNREACHABLE = re.compile(
     r"(?P<bus>[0-9a-f]+:[0-9a-f]+:[0-9a-f]+\.[0-9a-f])\s*:\s*(?P<why>.*)",
     re.IGNORECASE,
 )
+CORRUPTED = re.compile(r"infoROM is corrupted(?: at gpu (\S+))?", re.IGNORECASE)
 # A row begins with a number, or with whose GPU it is; or with why neither can be had.
 ROW = re.compile(r"\d+\Z|\[|GPU-|MIG-")
 PERSISTENCE = {"Enabled": True, "Disabled": False}
@@ -151,6 +153,12 @@ class Smi:
         # It fails where there is nothing, too; but nothing cannot hang.
         there = self.driver or self.installed or self.on_bus
         return 0 if self.problem and self.ended not in HUNG and not there else None
+
+    @property
+    def corrupted(self) -> tuple[str | None, ...]:
+        """Where on the bus those are that it warns of, as their infoROM is; None: it says not."""
+        found = (CORRUPTED.search(words) for words in self.warnings)
+        return tuple(bus_of(words[1]) for words in found if words)
 
     @property
     def branch(self) -> int | None:
