@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
+from inventory.choose import choose
+from inventory.model import Host, Inventory
 from orchestrator.events import Checked, Verdict
 from orchestrator.screen import Screen
 from orchestrator.screen.findings import findings, lines, places
@@ -42,6 +46,24 @@ def test_a_cause_has_its_consequences_beneath_it():
         "   not checked: env.torch",
         "FAIL env.torch  n3: has no torch",
     ]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "typed"),
+    [
+        (["a"], "a"),
+        (["a", "b"], "a,b"),
+        (["n1", "n2", "n3", "x"], "'n[1-3],x'"),
+        # All of them: of a list that is cut nothing could be typed.
+        ([*"abcdefghijklmnop"], ",".join("abcdefghijklmnop")),
+    ],
+)
+def test_names_of_many_hosts_can_be_typed_where_a_command_has_them(hosts, typed):
+    said = told(*(verdict("gpu.count", h, hint=f"leave {h} out: --exclude {h}") for h in hosts))
+    assert said[1].endswith(f" out: --exclude {typed}")
+    inventory = Inventory(hosts=tuple(Host(name=name) for name in (*hosts, "other")))
+    left = choose(inventory, [], [shlex.split(said[1])[-1]]).hosts
+    assert [host.name for host in left] == ["other"]
 
 
 def test_a_cause_on_the_other_end_of_a_pair():

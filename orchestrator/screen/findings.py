@@ -7,6 +7,7 @@ is written here is about as long as there are things to do.
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +26,8 @@ texts can be compared."""
 
 AS_A_WORD = re.compile(f"[{HOST}{PEER}]:")
 """A name in a command to type, as in `scp n2:/x`, where no list of names can stand."""
+
+OPTION = re.compile(f"(--(?:ex|in)clude ){HOST}")
 
 MOST_ALIKE = 3
 """So many findings of one check are written out that differ by more than the host."""
@@ -130,13 +133,7 @@ def _written(finding: Finding, hints: set[tuple[str, str]], *, verbose: bool) ->
     yield f"{MARKS[first.status]:4} {finding.ids}  {prefix}{said}", style
     if also:
         yield f"   in all: {also}", None
-    hint = "" if also else _template(first.hint or "", first)
-    if also or (len(finding.verdicts) > 1 and AS_A_WORD.search(hint)):
-        hint = first.hint or ""
-        hint += "; likewise for the others" if hint and not also else ""
-    # What is to be tried by hand is tried at one of them.
-    hint = hint.replace(ADDRESS, _address(first) or "")
-    hint = hint.replace(HOST, names[0]).replace(PEER, names[1])
+    hint = (first.hint or "") if also else _hint(finding, names)
     if hint and (finding.ids, hint) not in hints:
         hints.add((finding.ids, hint))
         yield f"   -> {hint}", None
@@ -184,6 +181,24 @@ def _names(verdicts: Sequence[Verdict], most: int) -> tuple[str, str] | None:
     if peers and len(pairs) != len(hosts) * len(peers) and not each_other:
         return None
     return _few(ranges(hosts), most), _few(ranges(peers), most)
+
+
+def _hint(finding: Finding, names: tuple[str, str]) -> str:
+    """Say what to do for all; a command that takes one host at a time is written for the first."""
+    first = finding.first
+    hint = OPTION.sub(
+        lambda found: found[1] + _listed(finding.verdicts), _template(first.hint or "", first)
+    )
+    if len(finding.verdicts) > 1 and AS_A_WORD.search(hint):
+        return f"{first.hint}; likewise for the others"
+    hint = hint.replace(HOST, names[0]).replace(PEER, names[1])
+    # What is to be tried by hand is tried at one of them.
+    return hint.replace(ADDRESS, _address(first) or "")
+
+
+def _listed(verdicts: Sequence[Verdict]) -> str:
+    """Return all hosts' names as a shell, and our own options, take them: without blanks."""
+    return shlex.quote(",".join(ranges(dict.fromkeys(v.host for v in verdicts if v.host))))
 
 
 def _likeness(verdict: Verdict) -> Likeness:
