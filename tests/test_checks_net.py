@@ -531,8 +531,24 @@ def test_an_address_that_is_none_of_its_own_is_information_where_another_one_wor
     assert verdict.message.endswith("the others reach it at 10.79.0.3")
 
 
+def elsewhere(own: str, **how) -> ClusterFacts:
+    """n3 is at another site; the others dial the address that it has there."""
+    whole = behind_nat()
+    there = dataclasses.replace(
+        network("n3", ssh="203.0.113.7"), addresses=(("eth0", own),), prefixes={own: 24}
+    )
+    lost = {"address": own, **(how or DROPPED)}
+    dials = {(host, "n3"): (Dialled(local=address(host), **lost),) for host in ("n1", "n2")}
+    return dataclasses.replace(
+        whole,
+        networks=whole.networks | {"n3": there},
+        candidates=whole.candidates | {"n3": (own,)},
+        dialled=whole.dialled | dials,
+    )
+
+
 def test_nat_explains_why_nobody_reaches_it():
-    cluster = behind_nat(broken=every(3, into="n3"))
+    cluster = elsewhere("192.168.7.3")
     verdict = only(cluster, "host.nat")
     assert (verdict.status, verdict.hint) == (
         "fail",
@@ -542,6 +558,46 @@ def test_nat_explains_why_nobody_reaches_it():
     assert findings(cluster) == [("host.nat", "fail")]
     given = dataclasses.replace(cluster, given_addresses=("n3",))
     assert only(given, "host.nat").status == "info"
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_closed_port_is_no_nat_where_the_hosts_are_in_one_network(count):
+    """As in a cloud: ssh goes to public addresses, and a security group closes what is between."""
+    hosts = [f"n{i}" for i in range(1, count + 1)]
+    public = {host: f"54.1.2.{host[1:]}" for host in hosts}
+    closed = {(a, b): DROPPED for a in hosts for b in hosts if a != b}
+    cluster = made(count, closed, ssh_to=public)
+    assert {v.status for v in said(cluster, "host.nat")} == {"info"}
+    where = "every host" if count > 2 else "n2, n1"
+    hint = only(cluster, "net.pair", "fail").hint
+    assert hint.startswith(f"on {where} allow TCP 32768-60999 from ")
+    assert findings(cluster) == [("net.pair", "fail")]
+
+
+@pytest.mark.parametrize(
+    ("own", "how", "status"),
+    [
+        ("192.168.7.3", {"error": "ENETUNREACH", "phase": "connect"}, "fail"),
+        ("192.168.7.3", {"error": "EHOSTUNREACH", "phase": "connect"}, "fail"),
+        ("192.168.7.3", {"error": "STRANGER", "phase": "greeting"}, "fail"),
+        # Somebody there refuses, or says nothing more: it leads somewhere.
+        ("192.168.7.3", {"error": "ECONNREFUSED", "phase": "connect"}, "info"),
+        ("192.168.7.3", {"error": "ETIMEDOUT", "phase": "greeting"}, "info"),
+        ("192.168.7.3", {"error": "EPERM", "phase": "connect"}, "info"),
+        # Of one site, as far as addresses tell: its routers may know the way.
+        ("10.79.0.3", DROPPED, "info"),
+        ("10.200.7.3", DROPPED, "info"),
+    ],
+)
+def test_nat_is_a_fault_where_packets_get_lost_on_the_way_to_another_site(own, how, status):
+    cluster = elsewhere(own, **how)
+    verdict = only(cluster, "host.nat")
+    assert (verdict.host, verdict.status) == ("n3", status)
+    assert bool(verdict.hint) == (status == "fail")
+    root = "host.nat" if status == "fail" else "net.pair"
+    assert findings(cluster) == [(root, "fail")]
+    if status == "info":
+        assert verdict.message.endswith(f"the others dial {own}")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from orchestrator.checks import nics, pairs, payload
+from orchestrator.checks import nat, nics, pairs, payload
 from orchestrator.checks.check import Check, hosts_with_facts
 from orchestrator.checks.dials import ssh_cause
 from orchestrator.events import Verdict
@@ -216,7 +216,7 @@ CHECKS = (
         about="the address that ssh goes to is the host's own, or another one is known to work",
         without="a hang: the others dial an address that leads elsewhere",
         how="where the connection arrived, against the host's interfaces",
-        judge=nics.nat,
+        judge=nat.nat,
     ),
     Check(
         id="ib.link",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from orchestrator.checks.dials import names
 from orchestrator.checks.payload import mtu_of
 from orchestrator.events import Verdict
 from orchestrator.facts import Interfaces
-from orchestrator.mesh import ambiguous, cluster_address, dials_to, interface_of, is_local
+from orchestrator.mesh import ambiguous, cluster_address, interface_of, is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -212,38 +211,6 @@ def ipv6_only(cluster: ClusterFacts) -> Iterator[Verdict]:
                 host=host,
                 message=f"has no IPv4 address but loopback: the cluster talks over {own[0]}",
             )
-
-
-def nat(cluster: ClusterFacts) -> Iterator[Verdict]:
-    for host, told in cluster.networks.items():
-        if isinstance(told, str):
-            continue
-        own = [address for _, address in told.addresses]
-        went = cluster.ssh_to.get(host, "")
-        came = next((a for a in (told.ssh_address, went) if _is_address(a) and a not in own), None)
-        if came is None:
-            continue
-        tried = dials_to(cluster, host)
-        works = host in cluster.given_addresses or not tried or any(d.connected for d in tried)
-        address = cluster_address(cluster, host)
-        how = f"the others reach it at {address}" if address else "no other host tried to reach it"
-        yield Verdict(
-            id="host.nat",
-            status="info" if works else "fail",
-            host=host,
-            message=f"ssh reaches it at {came}, which is none of its own addresses (NAT): "
-            + (how if works else "and no other host reaches it at one of its own"),
-            evidence={"ssh_address": came, "own": own},
-            hint=None if works else f"give {host} an `addr:` in the inventory, such as {came}",
-        )
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def infiniband(cluster: ClusterFacts) -> Iterator[Verdict]:
