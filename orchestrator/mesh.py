@@ -112,9 +112,18 @@ def candidates(network: Network, *, alone: bool, near: str | None = None) -> lis
     The one our own connection arrived at is an address of the host's and carries traffic; behind
     NAT it is not among its interfaces' and nothing can be bound to it.
     """
-    unique = list(dict.fromkeys(address for _, address in network.addresses))
-    unique.sort(key=lambda a: (near is None or not within(a, near), a != network.ssh_address))
-    return [a for a in unique if alone or not is_local(a)]
+    unique = dict.fromkeys(address for _, address in network.addresses)
+    own = [a for a in unique if alone or not is_local(a)]
+    own.sort(key=lambda a: (near is None or not within(a, near), a != network.ssh_address))
+    # One that has nothing else is dialled all the same: then it is told why that fails.
+    return [a for a in own if not on_idle_bridge(a, network)] or own
+
+
+def on_idle_bridge(address: str, network: Network) -> bool:
+    """Tell whether it is in a subnet that nobody else is in; alone in it, it may be routed to."""
+    if address == network.ssh_address or network.prefixes.get(address) in (32, 128):
+        return False
+    return all(name in network.idle for name, own in network.addresses if own == address)
 
 
 def ambiguous(networks: Mapping[str, Network | str]) -> dict[str, tuple[str, ...]]:

@@ -96,6 +96,37 @@ def test_the_subnet_of_the_head_goes_first():
     assert all_candidates(inventory("a", "b"), told)["b"][0] == "10.0.0.7"
 
 
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        (network("10.0.0.1", "172.18.0.1", "192.168.122.1", ssh="10.0.0.1"), "10.0.0.1"),
+        # Where it is all that there is, or our ssh came by it, it is dialled.
+        (network("172.18.0.1", "172.18.0.2"), "172.18.0.1 172.18.0.2"),
+        (network("10.0.0.1", "172.18.0.1", ssh="172.18.0.1"), "172.18.0.1 10.0.0.1"),
+        # An address that is the whole subnet is routed to the host, whatever carries it there.
+        (network("10.0.0.1", "172.18.0.1", prefix=32), "10.0.0.1 172.18.0.1"),
+    ],
+)
+def test_a_bridge_that_nothing_is_plugged_into_leads_nowhere(known, expected):
+    eth = "eth0" if known.addresses[0][1] == "10.0.0.1" else ""
+    bridges = tuple(name for name, _ in known.addresses if name != eth)
+    told = dataclasses.replace(known, idle=bridges)
+    assert candidates(told, alone=False) == expected.split()
+    assert len(candidates(known, alone=False)) == len(known.addresses)
+
+
+def test_an_idle_bridges_address_is_nobodys_all_the_same():
+    """It is of every host that has docker, whether a container runs there or not."""
+    told = {
+        "a": network("172.17.0.1", "10.0.0.1", ssh="10.0.0.1", machine="1"),
+        "b": dataclasses.replace(
+            network("172.17.0.1", "10.0.0.2", ssh="10.0.0.2", machine="2"), idle=("eth0",)
+        ),
+    }
+    assert ambiguous(told) == {"172.17.0.1": ("a", "b")}
+    assert all_candidates(inventory("a", "b"), told) == {"a": ("10.0.0.1",), "b": ("10.0.0.2",)}
+
+
 def test_the_inventorys_address_is_the_only_candidate():
     told = {"a": network("10.0.0.1", ssh="10.0.0.1"), "b": "no answer"}
     hosts = inventory(Host(name="a", addr="192.0.2.9"), Host(name="b", addr="b.lab"))

@@ -19,6 +19,9 @@ class Network:
     prefixes: dict[str, int] = field(default_factory=dict)
     """By address: how many of its bits are its subnet's."""
 
+    idle: tuple[str, ...] = ()
+    """Bridges that nothing is plugged into: docker0 without a container."""
+
     hostname: str = ""
     machine: str = ""
     """The same on two hosts: these are one machine, with one network."""
@@ -29,6 +32,7 @@ class Network:
             addresses=tuple((str(name), str(address)) for name, address, _ in got["addresses"]),
             prefixes={str(address): int(prefix) for _, address, prefix in got["addresses"]},
             ssh_address=str(got["ssh_address"]),
+            idle=tuple(str(name) for name in got.get("idle", ())),
             hostname=str(got["hostname"]),
             machine=str(got["machine"]),
         )

@@ -8,7 +8,7 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Iterator
 
     from .agent import Call
 
@@ -18,6 +18,7 @@ def tell(call: Call) -> dict[str, Any]:
         machine = "%s %d" % (boot_id.read().strip(), os.stat("/proc/self/ns/net").st_ino)
     return {
         "addresses": addresses(),
+        "idle": idle_bridges(),
         "hostname": socket.gethostname(),
         # Containers of one machine have its boot id, and networks of their own.
         "machine": machine,
@@ -25,39 +26,75 @@ def tell(call: Call) -> dict[str, Any]:
     }
 
 
-# ---- interface addresses, asked of the kernel over netlink: no program, no ctypes ----
+# ---- interfaces and addresses, asked of the kernel over netlink: no program, no ctypes ----
 
-AF_NETLINK, RTM_GETADDR, NLM_F_REQUEST_DUMP = 16, 22, 0x301
-NLMSG_ERROR, NLMSG_DONE, IFA_ADDRESS, IFA_LOCAL = 2, 3, 1, 2
+AF_NETLINK, RTM_GETLINK, RTM_GETADDR, NLM_F_REQUEST_DUMP = 16, 18, 22, 0x301
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 10, 18, 1
+IFF_LOWER_UP = 0x10000
 
 
 def addresses() -> list[list[Any]]:
     """List [interface, address, prefix length] of every interface, link-local ones left out."""
     names = dict(socket.if_nameindex())
     found: list[list[Any]] = []
+    for told in dump(RTM_GETADDR):
+        family, prefix, _flags, scope, index = struct.unpack_from("=BBBBI", told)
+        address = address_in(told[8:], family)
+        if address and not (family == socket.AF_INET6 and scope == 253):
+            found.append([names.get(index, str(index)), address, prefix])
+    return found
+
+
+def address_in(told: bytes, family: int) -> str | None:
+    """Pick the interface's own address; on a point-to-point link IFA_ADDRESS is the peer's."""
+    got = attributes(told)
+    packed = got.get(IFA_LOCAL) or got.get(IFA_ADDRESS)
+    return socket.inet_ntop(family, packed) if packed else None
+
+
+def idle_bridges() -> list[str]:
+    """List the bridges that nothing is plugged into, or nothing that is on.
+
+    Whether there is a carrier does not tell: a bridge that never had a port has one.
+    """
+    bridges: dict[int, str] = {}
+    busy: set[int] = set()
+    for told in dump(RTM_GETLINK):
+        index, flags = struct.unpack_from("=4xiI", told)
+        got = attributes(told[16:])
+        if text(attributes(got.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")) == "bridge":
+            bridges[index] = text(got[IFLA_IFNAME])
+        if IFLA_MASTER in got and flags & IFF_LOWER_UP:
+            busy.add(int(struct.unpack("=i", got[IFLA_MASTER])[0]))
+    return sorted(name for index, name in bridges.items() if index not in busy)
+
+
+def text(value: bytes) -> str:
+    return value.rstrip(b"\0").decode("utf-8", "replace")
+
+
+def dump(kind: int) -> Iterator[bytes]:
+    """Yield all that the kernel has of a kind, each without netlink's own header."""
     with socket.socket(AF_NETLINK, socket.SOCK_RAW, 0) as netlink:
-        netlink.sendall(struct.pack("=IHHIIB3x", 20, RTM_GETADDR, NLM_F_REQUEST_DUMP, 1, 0, 0))
+        netlink.sendall(struct.pack("=IHHIIB3x", 20, kind, NLM_F_REQUEST_DUMP, 1, 0, 0))
         while True:
             reply = netlink.recv(1 << 16)
             while reply:
                 length, kind = struct.unpack_from("=IH", reply)
                 if kind in (NLMSG_DONE, NLMSG_ERROR) or length < 16:
-                    return found
-                family, prefix, _flags, scope, index = struct.unpack_from("=BBBBI", reply, 16)
-                address = address_in(reply[24:length], family)
-                if address and not (family == socket.AF_INET6 and scope == 253):
-                    found.append([names.get(index, str(index)), address, prefix])
+                    return
+                yield reply[16:length]
                 reply = reply[(length + 3) & ~3 :]
 
 
-def address_in(attributes: bytes, family: int) -> str | None:
-    """Pick the interface's own address; on a point-to-point link IFA_ADDRESS is the peer's."""
+def attributes(told: bytes) -> dict[int, bytes]:
     got: dict[int, bytes] = {}
-    while len(attributes) >= 4:
-        length, kind = struct.unpack_from("=HH", attributes)
+    while len(told) >= 4:
+        length, kind = struct.unpack_from("=HH", told)
         if length < 4:
             break
-        got[kind] = attributes[4:length]
-        attributes = attributes[(length + 3) & ~3 :]
-    packed = got.get(IFA_LOCAL) or got.get(IFA_ADDRESS)
-    return socket.inet_ntop(family, packed) if packed else None
+        got[kind] = told[4:length]
+        told = told[(length + 3) & ~3 :]
+    return got

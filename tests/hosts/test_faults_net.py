@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -157,6 +158,42 @@ def hosts_have_a_second_network_that_is_cut(ground: Ground) -> None:
     assert ground.knock(ground["n2"], "10.66.0.1", ANY) in ("ETIMEDOUT", "EHOSTUNREACH")
 
 
+# Prints the bridges that a host takes for idle.
+IDLE = """
+import sys
+sys.path[:0] = sys.argv[1:]
+from orchestrator.node import network
+print(*network.idle_bridges())
+"""
+ROOT = str(Path(__file__).parents[2])
+
+
+def n2_has_bridges_of_its_own(ground: Ground) -> None:
+    """As for containers and virtual machines: nobody else has them, or is let in there."""
+    host = ground["n2"]
+    for i, name in enumerate(("docker0", "br-lab"), 1):
+        ground.on(
+            host,
+            *f"ip link add {name} type bridge".split(),
+            then=f"ip link delete {name}".split(),
+        )
+        ground.on(host, *f"ip address add 172.18.{i}.1/24 dev {name}".split())
+        ground.on(host, *f"ip link set {name} up".split())
+    ground.on(
+        host,
+        *"ip link add plug type veth peer name container".split(),
+        then="ip link delete plug".split(),
+    )
+    for words in ("plug master br-lab up", "container up"):
+        ground.on(host, *f"ip link set {words}".split())
+    ground.firewall(host, "ip daddr 172.18.0.0/16 drop")
+    for other in (ground["n1"], ground["n3"]):
+        way = "172.18.0.0/16", "via", N2
+        ground.on(other, "ip", "route", "add", *way, then=("ip", "route", "delete", *way))
+    assert ground.knock(ground["n1"], "172.18.2.1", ANY) == "ETIMEDOUT"
+    assert ground.on(host, sys.executable, "-ISc", IDLE, ROOT).split() == ["docker0"]
+
+
 def nobody_has_the_heads_addr(ground: Ground) -> None:
     ground.entries["n1"] = {"addr": "10.77.0.250"}
 
@@ -274,6 +311,7 @@ FAULTS = [
     fault(packets_are_lost_now_and_then),
     fault(docker0_is_everywhere, ETH0, info("net.nic", None, "172.17.0.1 (docker0)")),
     fault(hosts_have_a_second_network_that_is_cut, ETH0),
+    fault(n2_has_bridges_of_its_own, ETH0),
     fault(nobody_has_the_heads_addr, at_n1("net.pair", "`addr:` of n1")),
     fault(the_heads_addr_is_another_hosts, at_n1("net.pair", "`addr:` of n1")),
     fault(the_heads_addr_does_not_resolve, at_n1("net.pair", "`addr:`", "does not resolve")),
