@@ -10,18 +10,19 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.dialling import elsewhere, gaps, targets
 from orchestrator.errors import DdpOrchError, HostError
-from orchestrator.facts import Dialled, Listening, Named, understood
-from orchestrator.mesh import all_candidates, targets
+from orchestrator.facts import ClusterFacts, Dialled, Listening, Named, understood
+from orchestrator.mesh import all_candidates
 from orchestrator.node import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from inventory.model import Host, Inventory
+    from orchestrator.dialling import Target
     from orchestrator.facts import Network
     from orchestrator.fleet import Fleet
-    from orchestrator.mesh import Target
 
 # A host takes at most probe.WHOLE for its dialling; then there is the way there and back.
 DIAL_SECONDS = 15.0
@@ -38,6 +39,9 @@ class Found:
     unheard: dict[str, str] = field(default_factory=dict)
     head_named: dict[str, Named] = field(default_factory=dict)
     from_here: Dialled | str | None = None
+    silent: set[str] = field(default_factory=set)
+    """Hosts that have not reported, be it when they were asked again: nobody waits for them."""
+
     lost: dict[str, HostError] = field(default_factory=dict)
     """Hosts whose connection ended meanwhile."""
 
@@ -76,20 +80,36 @@ def explore(
         found.listening = _rendezvous(fleet, head, held[head], inventory.rendezvous.port)
     rendezvous = found.listening.port if found.listening else None
     outside = FromHere(fleet, head, rendezvous, token)
-    listed = targets(hosts, found.candidates, ports, rendezvous)
     told = networks.get(head)
     name = told.hostname if told and not isinstance(told, str) else None
-    asked = {
-        host: {
-            "targets": [[t.host, t.address, t.port] for t in each],
-            "token": token,
-            "name": None if host == head else name,
+
+    def dial(listed: Mapping[str, Sequence[Target]], name: str | None = None) -> None:
+        asked = {
+            host: {
+                "targets": [[t.host, t.address, t.port] for t in each],
+                "token": token,
+                "name": None if host == head else name,
+            }
+            for host, each in listed.items()
+            if host not in found.silent
         }
-        for host, each in listed.items()
-    }
-    answers = fleet.ask("probe.dial", asked, DIAL_SECONDS)
-    for host, got in answers.items():
-        _take(found, host, listed[host], got)
+        for host, got in fleet.ask("probe.dial", asked, DIAL_SECONDS).items():
+            _take(found, host, listed[host], got)
+
+    def so_far() -> ClusterFacts:
+        return ClusterFacts(
+            hosts=tuple(hosts),
+            ssh={},
+            networks=dict(networks),
+            candidates=found.candidates,
+            dialled=found.dialled,
+            rendezvous=found.rendezvous,
+        )
+
+    # Where all is well the first is the only one: the others have nobody to dial.
+    dial(targets(hosts, found.candidates, ports, rendezvous), name)
+    dial(elsewhere(so_far(), ports))
+    dial(gaps(so_far(), ports, rendezvous))
     for host in networks:
         looked(host, "probe.dial", host not in found.unheard)
     found.from_here = outside.result()
@@ -100,7 +120,7 @@ def explore(
 def _release(fleet: Fleet, held: Mapping[str, Any], found: Found, token: str) -> None:
     """Close all ports; of those who have not answered so far nobody waits for another answer."""
     asked = {host: {"token": token} for host in held}
-    silent = [host for host in asked if host in found.unheard]
+    silent = [host for host in asked if host in found.unheard or host in found.silent]
     for host in silent:
         with contextlib.suppress(HostError):  # lost: its agent ends, and its ports with it
             fleet.hosts[host].call("listening.release", asked.pop(host))
@@ -131,8 +151,10 @@ def _take(found: Found, host: str, listed: Sequence[Target], got: Any) -> None: 
 
     dials = understood(read, got)
     if isinstance(dials, str):
-        found.unheard[host] = dials
-        return
+        found.silent.add(host)
+        if not any(source == host for source, _ in found.dialled):
+            found.unheard[host] = dials
+        return  # else what it told before stands
     for target, dialled in dials:
         if dialled is None:
             continue

@@ -1,89 +1,20 @@
-"""Who dials whom, and where; then, from what came of it, where each host is reached. Pure."""
+"""At which addresses hosts may reach each other; then, of what came of dialling, at which they do.
+
+Pure.
+"""
 
 from __future__ import annotations
 
 import ipaddress
-import math
-from dataclasses import dataclass
-from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from inventory.model import Inventory
     from orchestrator.facts import ClusterFacts, Dialled, Network
 
-# So many hosts try every ordered pair: 4,032 of them, which took 2.5 s on two cores.
-FULL_MESH = 64
-# A host with dozens of addresses must not cost N squared times as many.
-MOST_ADDRESSES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    host: str
-    address: str
-    port: int
-    rendezvous: bool = False
-    """The head's rendezvous port; else one that the kernel picked, as gloo's and NCCL's are."""
-
-
-# ---- who dials whom ----
-
-
-def partners(hosts: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """List by host whom it dials: everybody, or among very many enough to find a fault by."""
-    if len(hosts) <= FULL_MESH:
-        return {host: tuple(other for other in hosts if other != host) for host in hosts}
-    head = hosts[0]
-    chosen: dict[str, set[str]] = {host: {head} - {host} for host in hosts}
-    chosen[head] = set(hosts[1:])
-    rings = [list(hosts)]
-    random = Random("".join(hosts))  # noqa: S311  the same hosts try the same pairs again
-    for _ in range(math.ceil(math.log2(len(hosts)))):
-        rings.append(list(hosts))
-        random.shuffle(rings[-1])
-    for number, ring in enumerate(rings):
-        for here, there in zip(ring, [*ring[1:], ring[0]], strict=True):
-            chosen[here].add(there)
-            if number == 0:  # the inventory's own order both ways: racks are often written so
-                chosen[there].add(here)
-    return {host: tuple(other for other in hosts if other in chosen[host]) for host in hosts}
-
-
-def targets(
-    hosts: Sequence[str],
-    candidates: Mapping[str, Sequence[str]],
-    ports: Mapping[str, int],
-    rendezvous: int | None,
-) -> dict[str, tuple[Target, ...]]:
-    """List by host what it dials, of the hosts in `ports`, which have a port open."""
-    head = hosts[0]
-    most = most_addresses(len(hosts))
-
-    def at(host: str, *, port: int, rendezvous: bool = False) -> Iterable[Target]:
-        # All depends on the head's address: it is chosen from as many as there may be.
-        several = MOST_ADDRESSES if host == head else most
-        for address in candidates.get(host, ())[:several]:
-            yield Target(host=host, address=address, port=port, rendezvous=rendezvous)
-
-    found: dict[str, tuple[Target, ...]] = {}
-    for host, others in partners(hosts).items():
-        if host not in ports:
-            continue
-        listed = [t for other in others if other in ports for t in at(other, port=ports[other])]
-        if rendezvous and host != head and head in ports:
-            listed += at(head, port=rendezvous, rendezvous=True)
-        found[host] = tuple(listed)
-    return found
-
-
-def most_addresses(hosts: int) -> int:
-    return MOST_ADDRESSES if hosts <= 8 else 2 if hosts <= 32 else 1
-
-
-# ---- at which addresses ----
+# ---- at which they may ----
 
 
 def all_candidates(

@@ -57,7 +57,7 @@ def made(count: int = 4, broken=(), **changes) -> ClusterFacts:
 
     def dials(host: str, peer: str) -> tuple[Dialled, ...]:
         told = {"address": address(peer), "local": address(host), "ms": 1.0}
-        return (Dialled(**told, **how.get((host, peer), {})),)
+        return (Dialled(**(told | how.get((host, peer), {}))),)
 
     whole = ClusterFacts(
         hosts=hosts,
@@ -147,7 +147,13 @@ def test_both_ways_of_a_pair_are_one_finding():
 @pytest.mark.parametrize(
     ("count", "broken", "scope", "host", "message"),
     [
-        (4, every(4, into="n3"), "host", "n3", "no other host can open TCP to n3 (3 of 3): "),
+        (
+            4,
+            every(4, into="n3"),
+            "host",
+            "n3",
+            "n3 cannot be reached over TCP by any other host (3 of 3): ",
+        ),
         (4, every(4, out="n3"), "host", "n3", "n3 can open TCP to no other host (3 of 3): "),
         (
             4,
@@ -287,6 +293,59 @@ def test_a_pair_is_judged_at_the_address_that_the_cluster_uses():
     )
     verdict = only(cluster, "net.pair")
     assert (verdict.host, verdict.peer, verdict.evidence["address"]) == ("n1", "n2", "10.1.0.2")
+
+
+def test_what_was_not_tried_at_that_address_is_neither_a_pass_nor_a_failure():
+    """n1 was answered at 10.1.0.2 first; the others know n2 by its other address."""
+    cluster = made(4, candidates={f"n{i}": (address(f"n{i}"), f"10.1.0.{i}") for i in range(1, 5)})
+    elsewhere = (Dialled(address="10.1.0.2"),)
+    cluster = dataclasses.replace(cluster, dialled=cluster.dialled | {("n1", "n2"): elsewhere})
+    told = {v.host: v.message for v in said(cluster, "net.pair", "pass")}
+    assert told["n1"] == "reaches 2 of the other 3"
+    assert told["n3"] == "reaches the other 3"
+    assert findings(cluster) == []
+    at_head = {"n3": (Dialled(address="10.1.0.1"),)}
+    cluster = dataclasses.replace(cluster, rendezvous=cluster.rendezvous | at_head)
+    verdict = only(cluster, "net.rdzv")
+    assert (verdict.host, verdict.status, verdict.message) == ("n3", "unknown", "not tried")
+
+
+def in_more_networks(count: int, broken, **changes) -> ClusterFacts:
+    """Of three addresses that each has, the one in `made` was dialled."""
+    whole = made(count, broken)
+    return dataclasses.replace(
+        whole,
+        networks={
+            h: network(h, ("eth1", f"10.1.0.{h[1:]}"), ("bond0", f"10.2.0.{h[1:]}"))
+            for h in whole.hosts
+        },
+        candidates={
+            h: (address(h), f"10.1.0.{h[1:]}", f"10.2.0.{h[1:]}") for h in whole.hosts
+        },
+        **changes,
+    )  # fmt: skip
+
+
+def test_the_hint_says_what_was_not_tried():
+    nobody = {(f"n{a}", f"n{b}"): DROPPED for a in range(1, 10) for b in range(1, 10) if a != b}
+    assert only(in_more_networks(9, nobody), "net.pair", "fail").hint == (
+        "on every host allow TCP 32768-60999 from the other hosts; or set `addr:` of them in "
+        "another network (not tried: eth1, bond0)"
+    )
+    into = in_more_networks(9, every(9, into="n3"))
+    assert only(into, "net.pair", "fail").hint.endswith(
+        "; or set `addr:` of n3 in another network (not tried: eth1, bond0)"
+    )
+    given = dataclasses.replace(into, candidates=into.candidates | {"n3": (address("n3"),)})
+    assert "`addr:`" not in only(given, "net.pair", "fail").hint
+
+
+def test_from_another_subnet_it_may_be_the_wrong_address():
+    cluster = made(broken={("n3", "n2"): DROPPED | {"local": "10.80.0.3"}})
+    assert only(cluster, "net.pair", "fail").hint == (
+        "on n2 allow TCP 32768-60999 from 10.80.0.3; or, if 10.79.0.2 is the wrong network, set "
+        "`addr:` of n2"
+    )
 
 
 # --- net.rdzv -----------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import pytest
 
 from inventory.choose import choose
 from inventory.model import Host, Inventory
+from orchestrator.checks import judge
 from orchestrator.events import Checked, Verdict
+from orchestrator.facts import ClusterFacts, Dialled, SshState
 from orchestrator.screen import Screen
 from orchestrator.screen.findings import findings, lines, places
 from orchestrator.state import RunState
@@ -155,6 +157,26 @@ def test_what_is_the_same_but_for_the_host_is_said_once():
         "FAIL host.x  n[1-200] is behind",
         "   -> ssh n[1-200] fix",
     ]
+
+
+def test_hosts_that_nobody_reaches_are_told_in_words_that_hold_of_several():
+    """Only the head can be reached: what is said of the others names none of them twice."""
+    hosts = [f"n{i}" for i in range(1, 13)]
+    dials = {
+        (a, b): (Dialled(address=b, error=None if b == "n1" else "ETIMEDOUT", phase="connect"),)
+        for a in hosts for b in hosts if a != b
+    }  # fmt: skip
+    cluster = ClusterFacts(
+        hosts=tuple(hosts),
+        ssh=dict.fromkeys(hosts, SshState()),
+        candidates={host: (host,) for host in hosts},
+        dialled=dials,
+    )
+    said = told(*(v for v in judge(cluster) if v.id == "net.pair"))
+    assert said[0].startswith(
+        "FAIL net.pair  n[2-12] cannot be reached over TCP by any other host (11 of 11): no answer"
+    )
+    assert len(said) == 2
 
 
 def test_connections_that_failed_alike_are_one_finding_wherever_they_went():

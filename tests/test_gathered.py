@@ -8,9 +8,11 @@ import pytest
 
 from inventory.model import Host, Inventory, Job, Rendezvous
 from orchestrator import preflight
+from orchestrator.checks import judge
 from orchestrator.errors import HostError, LinkLost, RequestFailed
 from orchestrator.facts import Dialled, Listening
 from orchestrator.fleet import Fleet
+from orchestrator.mesh import cluster_address
 from tests.test_fleet import FakeHost
 
 
@@ -178,6 +180,61 @@ def test_a_host_that_takes_no_part_costs_the_others_nothing(op, told, why):
     assert cluster.unheard["n2"].startswith(why)
     assert {("n1", "n3"), ("n3", "n1")} <= set(cluster.dialled)
     assert not any(host == "n2" for host, _ in cluster.dialled)
+
+
+def in_networks(*working: int):
+    """Every host is in networks 1 to 4, our ssh comes by the first, and only some let them talk."""
+
+    def change(hosts):
+        for host in hosts.values():
+            number = int(host.name[1:])
+            own = [f"10.{net}.0.{number}" for net in (1, 2, 3, 4)]
+            addresses = [[f"eth{i}", address, 24] for i, address in enumerate(own, 1)]
+            host.told["network.tell"] |= {"addresses": addresses, "ssh_address": own[0]}
+            host.told["probe.dial"] = dial
+
+    def dial(args):
+        good = tuple(f"10.{net}.0." for net in working)
+        dropped = {"error": "ETIMEDOUT", "phase": "connect", "local": "10.1.0.1"}
+        tried = (address.startswith(good) for _, address, _ in args["targets"])
+        return {"dials": [{"ms": 1.0} if got_in else dropped for got_in in tried], "name": None}
+
+    return change
+
+
+@pytest.mark.parametrize("count", [3, 9, 33])
+def test_a_network_that_works_is_found_however_many_they_are(count):
+    """Each is tried at few of its addresses first; by another one they reach the head."""
+    cluster, hosts = gathered(of(count), in_networks(4))
+    net = [v for v in judge(cluster) if v.id.startswith("net.") and v.status != "skip"]
+    assert {v.status for v in net if v.id != "net.name.self"} == {"pass"}, net
+    assert cluster_address(cluster, f"n{count}") == f"10.4.0.{count}"
+    asked = [len(host.args("probe.dial")) for host in hosts.values()]
+    assert asked == [1 if count == 3 else 2] * count
+
+
+def test_where_no_network_works_each_is_dialled_no_more_than_twice():
+    cluster, hosts = gathered(of(9), in_networks())
+    assert {len(host.args("probe.dial")) for host in hosts.values()} == {2}
+    targets = [args["targets"] for args in hosts["n2"].args("probe.dial")]
+    assert [t[1] for t in targets[0] if t[0] == "n3"] == ["10.1.0.3", "10.2.0.3"]
+    assert [t[1] for t in targets[1] if t[0] == "n3"] == ["10.3.0.3", "10.4.0.3"]
+    (finding,) = [v for v in judge(cluster) if v.id == "net.pair" and v.status == "fail"]
+    assert finding.scope == "cluster"
+
+
+def test_who_does_not_report_the_second_time_has_told_the_first():
+    def change(hosts):
+        in_networks(4)(hosts)
+        first = hosts["n2"].told["probe.dial"]
+        answers = [first, lambda _: RequestFailed("no answer in 15 s")]
+        hosts["n2"].told["probe.dial"] = lambda args: answers.pop(0)(args)
+
+    cluster, hosts = gathered(of(9), change)
+    assert cluster.unheard == {}
+    assert len(hosts["n2"].args("probe.dial")) == 2, "and is not asked a third time"
+    assert {dial.address for dial in cluster.dialled["n2", "n3"]} == {"10.1.0.3", "10.2.0.3"}
+    assert {dial.address for dial in cluster.dialled["n3", "n2"]} >= {"10.1.0.2", "10.4.0.2"}
 
 
 def test_a_host_that_is_lost_while_it_dials_is_not_connected():

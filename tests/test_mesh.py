@@ -1,4 +1,4 @@
-"""Networks in, who dials whom out; then dials in, addresses out."""
+"""Networks in, the addresses to try out; then dials in, the addresses to use out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ import pytest
 from inventory.model import Host, Inventory
 from orchestrator.facts import ClusterFacts, Dialled, Network
 from orchestrator.mesh import (
-    FULL_MESH,
-    Target,
     all_candidates,
     ambiguous,
     candidates,
     cluster_address,
     head_address,
     interface_of,
-    partners,
-    targets,
 )
 
 
@@ -34,34 +30,6 @@ def network(*addresses: str, ssh: str = "", machine: str = "", prefix: int = 24)
 def inventory(*hosts: str | Host, **more) -> Inventory:
     named = tuple(host if isinstance(host, Host) else Host(name=host) for host in hosts)
     return Inventory(hosts=named, **more)
-
-
-# --- who dials whom -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, FULL_MESH])
-def test_up_to_so_many_hosts_every_ordered_pair_is_tried(count):
-    hosts = [f"h{i}" for i in range(count)]
-    tried = {(host, peer) for host, peers in partners(hosts).items() for peer in peers}
-    assert tried == {(a, b) for a in hosts for b in hosts if a != b}
-
-
-@pytest.mark.parametrize("count", [FULL_MESH + 1, 200, 1000])
-def test_above_it_is_a_star_a_ring_and_some_more(count):
-    hosts = [f"h{i}" for i in range(count)]
-    chosen = partners(hosts)
-    assert chosen == partners(hosts), "the same hosts try the same pairs again"
-    assert set(chosen["h0"]) == set(hosts[1:])
-    for i, host in enumerate(hosts):
-        assert host not in chosen[host]
-        assert len(set(chosen[host])) == len(chosen[host])
-        assert i == 0 or "h0" in chosen[host]
-        assert i in (0, count - 1) or {hosts[i - 1], hosts[i + 1]} <= set(chosen[host])
-    others = [len(peers) for host, peers in chosen.items() if host != "h0"]
-    assert max(others) <= 3 + count.bit_length()
-    assert sum(others) / len(others) > count.bit_length() / 2, "log2 n permutations"
-    into = {host: sum(host in peers for peers in chosen.values()) for host in hosts}
-    assert min(into.values()) >= 3, "each is tried by several: its fault is not one pair's"
 
 
 # --- at which addresses -------------------------------------------------------------------------
@@ -158,28 +126,6 @@ def test_loopback_is_no_candidate_between_machines_whatever_the_inventory_says()
     }
     found = all_candidates(inventory("a", "b", same_machine=True), told)
     assert found == {"a": ("10.0.0.1",), "b": ("10.0.0.2",)}
-
-
-@pytest.mark.parametrize(("hosts", "each"), [(2, 8), (8, 8), (9, 2), (32, 2), (33, 1), (64, 1)])
-def test_many_hosts_are_tried_at_fewer_addresses(hosts, each):
-    names = [f"h{i}" for i in range(hosts)]
-    known = {name: tuple(f"10.0.{i}.1" for i in range(9)) for name in names}
-    found = targets(names, known, dict.fromkeys(names, 5), 6)
-    last = [t for t in found["h0"] if t.host == names[-1]]
-    assert [t.address for t in last] == [f"10.0.{i}.1" for i in range(each)]
-    # On the head's address all depends.
-    at_head = [t for t in found[names[-1]] if t.host == "h0"]
-    assert [t.rendezvous for t in at_head] == [False] * 8 + [True] * 8
-    assert {t.port for t in at_head if t.rendezvous} == {6}
-
-
-def test_who_has_no_port_open_is_neither_dialled_nor_dials():
-    known = {"a": ("10.0.0.1",), "b": ("10.0.0.2",), "c": ("10.0.0.3",)}
-    found = targets("abc", known, {"a": 1, "c": 3}, None)
-    assert found == {
-        "a": (Target(host="c", address="10.0.0.3", port=3),),
-        "c": (Target(host="a", address="10.0.0.1", port=1),),
-    }
 
 
 # --- what came of it ----------------------------------------------------------------------------

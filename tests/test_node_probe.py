@@ -15,7 +15,7 @@ from orchestrator.node import interfaces, listening, network, probe
 
 HERE = "127.0.0.1"
 # Longer than anything takes here, and not waited for where all is well.
-LONG = {"connect": 20.0, "idle": 20.0}
+LONG = {"connect": 20.0, "idle": 20.0, "moment": 20.0}
 
 
 @pytest.fixture
@@ -221,6 +221,52 @@ def test_what_there_was_no_time_for_is_not_called_unreachable(listener, token, m
     first, second = probe.dial(None, targets, token, idle=2.0)["dials"]
     assert first["error"] == "ETIMEDOUT"
     assert second == {"error": "UNTRIED"}
+
+
+@pytest.fixture
+def elsewhere(listener):
+    """The same port at another address, where nobody says a word."""
+    with socket.create_server(("127.0.0.2", listener.getsockname()[1])) as silent:
+        yield "127.0.0.2", silent.getsockname()[1]
+
+
+def test_where_a_host_answers_its_other_addresses_are_not_waited_for(listener, elsewhere, token):
+    """Such as a bridge that it has for itself: what is sent there gets lost."""
+
+    def answer(peer):
+        introduce(peer, token)
+        got = whole(peer)
+        peer.sendall(b"." + got)
+        peer.recv(1)
+
+    with answering(listener, answer) as port:
+        targets = [("gpu1", *elsewhere), ("gpu1", HERE, port)]
+        silent, good = probe.dial(None, targets, token, **{**LONG, "moment": 0.05})["dials"]
+    assert "error" not in good
+    assert silent == {"error": "UNTRIED"}, "it is not said that nobody answers there"
+
+
+def test_where_no_address_is_any_good_each_has_its_time(listener, elsewhere, token):
+    def answer(peer):
+        introduce(peer, token)
+        assert hung_up.wait(20)
+
+    hung_up = threading.Event()
+    with answering(listener, answer) as port:
+        targets = [("gpu1", *elsewhere), ("gpu1", HERE, port)]
+        got = probe.dial(None, targets, token, idle=0.3, moment=0.0)["dials"]
+        hung_up.set()
+    assert [(each["error"], each["phase"]) for each in got] == [
+        ("ETIMEDOUT", "greeting"),
+        ("ETIMEDOUT", "payload"),
+    ]
+
+
+def test_what_another_port_or_another_host_answers_says_nothing_of_this_one(elsewhere, token):
+    good = hold(token)["port"]
+    targets = [("gpu1", HERE, good), ("gpu1", *elsewhere), ("gpu2", *elsewhere)]
+    got = probe.dial(None, targets, token, idle=0.3, moment=0.0)["dials"]
+    assert [each.get("error") for each in got] == [None, "ETIMEDOUT", "ETIMEDOUT"]
 
 
 def test_a_greeting_that_is_lost_once_is_no_silence(token):

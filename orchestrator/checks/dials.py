@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.events import Verdict
-from orchestrator.mesh import cluster_address
+from orchestrator.mesh import cluster_address, head_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,7 +42,10 @@ def judged(cluster: ClusterFacts) -> dict[Pair, Dialled]:
             if not dials or not connected(cluster, host):
                 continue
             there = [dial for dial in dials if dial.address == address]
-            found[host, peer] = (there or dials)[0]
+            # That it got in elsewhere says nothing of that address.
+            counts = there or [dial for dial in dials if not dial.connected]
+            if counts:
+                found[host, peer] = counts[0]
     return found
 
 
@@ -63,13 +66,14 @@ def left_out(
     cluster: ClusterFacts, check: str, hosts: tuple[str, ...] | list[str] | None = None
 ) -> Iterator[Verdict]:
     """Say once of each host that took no part in it why."""
+    at = head_address(cluster) if check == "net.rdzv" else None
     for host in cluster.hosts if hosts is None else hosts:
         cause = ssh_cause(cluster, host)
         if cause:
             message = "not tried: there is no connection to it"
         elif host in cluster.unheard:
             message = f"not tried: {cluster.unheard[host]}"
-        elif check == "net.rdzv" and not cluster.rendezvous.get(host):
+        elif at and not any(dial.address == at for dial in cluster.rendezvous.get(host, ())):
             message = "not tried"
         elif not cluster.candidates.get(host):
             message = "not tried: no address of it is known that others could reach"

@@ -20,7 +20,7 @@ from orchestrator.checks.dials import (
     the_others,
 )
 from orchestrator.events import Verdict
-from orchestrator.mesh import cluster_address, head_address
+from orchestrator.mesh import cluster_address, dials_to, head_address, subnet, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -71,7 +71,7 @@ def _blocked(
     elif block.kind == "alone":
         message = f"{block.host} and the other hosts cannot open TCP to each other ({count} pairs)"
     elif block.kind == "in":
-        message = f"no other host can open TCP to {block.host} ({count} of {count})"
+        message = f"{block.host} cannot be reached over TCP by any other host ({count} of {count})"
     elif block.kind == "out":
         message = f"{block.host} can open TCP to no other host ({count} of {count})"
     elif block.mutual and count == 2:
@@ -120,9 +120,38 @@ def _hint(
     where = "every host" if block.kind == "all" else f"{at or names(block.peers)}"
     ports = _ports(cluster, at or block.peers[0])
     hint = f"on {where} allow TCP {ports} from {from_whom}"
-    if main.error == "ETIMEDOUT" and main.phase == "connect":
+    whose = at or "them"
+    if left := _not_tried(cluster, block):
+        return f"{hint}; or set `addr:` of {whose} in another network (not tried: {names(left)})"
+    if (
+        main.error == "ETIMEDOUT"
+        and main.phase == "connect"
+        and _in_one_subnet(cluster, block, main)
+    ):
         return hint
-    return f"{hint}; or, if {main.address} is the wrong network, set `addr:` of {at or 'them'}"
+    return f"{hint}; or, if {main.address} is the wrong network, set `addr:` of {whose}"
+
+
+def _not_tried(cluster: ClusterFacts, block: Block) -> list[str]:
+    """List the interfaces at whose addresses nobody has dialled those that are not reached."""
+    found: dict[str, None] = {}
+    for peer in block.peers:
+        told = cluster.networks.get(peer)
+        tried = {dial.address for dial in dials_to(cluster, peer)}
+        left = set(cluster.candidates.get(peer, ())) - tried
+        own = () if told is None or isinstance(told, str) else told.addresses
+        found |= {interface: None for interface, address in own if address in left}
+    return list(found)
+
+
+def _in_one_subnet(cluster: ClusterFacts, block: Block, main: Dialled) -> bool:
+    """Tell whether it was dialled from its own subnet: then it is the right address."""
+    nets = (
+        subnet(main.address, told)
+        for told in map(cluster.networks.get, block.peers)
+        if told and not isinstance(told, str)
+    )
+    return any(within(main.local or "", net) for net in nets if net)
 
 
 def _ports(cluster: ClusterFacts, host: str) -> str:

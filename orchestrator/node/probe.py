@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 # Seconds. A lost SYN is sent again after 1 s, and after 3.
 CONNECT, IDLE, WHOLE = 3.2, 4.0, 11.0
 RESOLVE = 2.0
+# What the other addresses of a host get once one of them has answered: a firewall that drops what
+# comes to them, or a bridge that only that host has, would be all that is waited for.
+MOMENT = 0.3
+# How often it is looked whether anything is still to be waited for.
+LOOK = 0.02
 THREADS = 128
 # What `listening` sends back. No two parts are alike, so that none can stand for another.
 PAYLOAD = b"".join(number.to_bytes(4, "big") for number in range(1 << 14))
@@ -34,14 +39,20 @@ def dial(
     name: str | None = None,
     connect: float = CONNECT,
     idle: float = IDLE,
+    moment: float = MOMENT,
 ) -> dict[str, Any]:
     """Try every [host, address, port] at once: one answer for each, in their order.
 
-    Meanwhile `name` is looked up: the addresses that it has here, or what is wrong with it.
+    Where a port answers at one of its host's addresses, the others there get a moment more, and
+    count as not tried. Meanwhile `name` is looked up: the addresses that it has here, or what is
+    wrong with it.
     """
     results: list[dict[str, Any]] = [{"error": "UNTRIED"} for _ in targets]
     found: list[dict[str, Any]] = []
     turns = iter(range(len(targets)))
+    left = set(range(len(targets)))
+    answered: dict[tuple[str, int], float] = {}  # by host and port: when the first address did
+    end = time.monotonic() + WHOLE
 
     def work() -> None:
         # Of an iterator over a range each number is had once, whichever thread asks.
@@ -52,19 +63,32 @@ def dial(
             if results[index].get("phase") == "greeting" and is_silence(results[index]):
                 # Where packets get lost now and then, some greeting is late. Not twice in a row.
                 results[index] = attempt(host, address, port, token, connect, idle)
+            if "error" not in results[index]:
+                answered.setdefault((host, port), time.monotonic())
+            left.discard(index)
+
+    def is_late(index: int) -> bool:
+        host, _, port = targets[index]
+        return time.monotonic() > min(end, answered.get((host, port), end) + moment)
 
     def look_up() -> None:
         found.append(lookup(name or ""))
 
     threads = [start(work) for _ in range(min(THREADS, len(targets)))]
     looking = start(look_up) if name else None
-    end = time.monotonic() + WHOLE
     for thread in threads:
-        thread.join(max(0.0, end - time.monotonic()))
+        while thread.is_alive() and not all(map(is_late, tuple(left))):
+            thread.join(LOOK)
+    late = tuple(left)  # before the answers are taken: what comes in between is late as well
+    dials = list(results)
+    for index in late:
+        host, _, port = targets[index]
+        if (host, port) in answered:
+            dials[index] = {"error": "UNTRIED"}
     if looking:
         looking.join(max(0.0, end - WHOLE + RESOLVE - time.monotonic()))
     named = found[0] if found else {"problem": "no answer in %g s" % RESOLVE}
-    return {"dials": list(results), "name": named if name else None}
+    return {"dials": dials, "name": named if name else None}
 
 
 def is_silence(got: dict[str, Any]) -> bool:
