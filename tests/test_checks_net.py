@@ -707,6 +707,61 @@ def test_infiniband(ports, status):
     assert got == ([("n1", status)] if status else [])
 
 
+def rails(*hosts: int, ports: int = 8, layer: str = "InfiniBand", **more) -> ClusterFacts:
+    """As many ports as are said are active on each host; the others are down, or -1: absent."""
+    told = {}
+    for number, active in enumerate(hosts, 1):
+        states = ["ACTIVE"] * active + ["DOWN"] * (ports - active)
+        own = (
+            InfinibandPort(device=f"mlx5_{i}", port="1", state=state, layer=layer)
+            for i, state in enumerate(states if active >= 0 else ())
+        )
+        told[f"n{number}"] = interfaces(infiniband=tuple(own), **more)
+    return made(len(hosts), interfaces=told)
+
+
+@pytest.mark.parametrize("layer", ["InfiniBand", "Ethernet"])
+def test_a_host_with_fewer_active_ports_than_most(layer):
+    verdict = only(rails(8, 7, 8, 8, layer=layer), "ib.link")
+    assert (verdict.host, verdict.status) == ("n2", "warn")
+    assert verdict.message == (
+        "7 ports are active, where 3 of 4 hosts have 8: mlx5_7 port 1 is DOWN"
+    )
+    assert verdict.hint.startswith("there: ibstat mlx5_7; ")
+
+
+@pytest.mark.parametrize(
+    ("hosts", "layer", "told"),
+    [
+        # All of one host's are down, or it has none at all.
+        ((8, 8, 0), "Ethernet", "ppw"),
+        ((8, 8, -1), "InfiniBand", "ppw"),
+        # Most have none: the one that has is no worse.
+        ((0, 0, 8), "Ethernet", "iip"),
+        ((-1, -1, 8), "InfiniBand", "p"),
+        # The same one is down everywhere.
+        ((7, 7, 7), "InfiniBand", "iii"),
+        # Of two hosts the one with fewer; none is perhaps another kind of host.
+        ((8, 7), "InfiniBand", "pw"),
+        ((8, -1), "InfiniBand", "p"),
+        ((8, 8, 7, 7), "InfiniBand", "ppww"),
+    ],
+)
+def test_hosts_are_compared_by_their_active_ports(hosts, layer, told):
+    found = said(rails(*hosts, layer=layer), "ib.link")
+    assert "".join(v.status[0] for v in found) == told
+    assert all(v.hint for v in found if v.status == "warn")
+
+
+def test_ports_that_nobody_may_open():
+    verdict = only(rails(8, verbs=()), "ib.link")
+    assert (verdict.status, verdict.host) == ("warn", "n1")
+    assert "no /dev/infiniband/uverbs* may be opened" in verdict.message
+    assert verdict.hint.startswith("there: ls -l /dev/infiniband; ")
+    for well in (rails(8, verbs=("uverbs0",)), rails(8), rails(-1, verbs=())):
+        assert said(well, "ib.link", "warn") == []
+
+
 # --- sec.rdzv_open ------------------------------------------------------------------------------
 
 

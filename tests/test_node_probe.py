@@ -395,3 +395,12 @@ def test_infiniband_ports_as_the_kernel_lists_them(tmp_path):
         {"device": "mlx5_1", "port": "1", "state": "", "layer": ""},
     ]
     assert interfaces.infiniband(str(tmp_path / "none")) == []
+
+
+def test_what_a_worker_may_open_of_infiniband(tmp_path):
+    (tmp_path / "uverbs0").touch()
+    (tmp_path / "uverbs1").symlink_to("gone")  # nobody, root neither, may open it
+    (tmp_path / "rdma_cm").touch()
+    assert interfaces.verbs(str(tmp_path)) == ["uverbs0"]
+    assert interfaces.verbs(str(tmp_path / "none")) == []
+    assert isinstance(interfaces.tell(None)["verbs"], list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from typing import TYPE_CHECKING
 
-from orchestrator.checks import nat, nics, pairs, payload
+from orchestrator.checks import infiniband, nat, nics, pairs, payload
 from orchestrator.checks.check import Check, hosts_with_facts
 from orchestrator.checks.dials import ssh_cause
 from orchestrator.events import Verdict
@@ -220,10 +220,10 @@ CHECKS = (
     ),
     Check(
         id="ib.link",
-        about="InfiniBand ports are active, where there are any",
-        without="no error: NCCL falls back to sockets, and all is slow",
-        how="/sys/class/infiniband",
-        judge=nics.infiniband,
+        about="InfiniBand ports are active, as many as on most hosts, and may be opened",
+        without="no error: NCCL falls back to sockets, or to the slowest host's rails",
+        how="/sys/class/infiniband, and who may open /dev/infiniband/uverbs*",
+        judge=infiniband.infiniband,
         worst="warn",
     ),
     Check(

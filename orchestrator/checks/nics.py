@@ -9,13 +9,12 @@ from orchestrator.checks.check import each
 from orchestrator.checks.dials import names
 from orchestrator.checks.payload import mtu_of
 from orchestrator.events import Verdict
-from orchestrator.facts import Interfaces
 from orchestrator.mesh import ambiguous, cluster_address, interface_of, is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.facts import ClusterFacts, InfinibandPort, Network
+    from orchestrator.facts import ClusterFacts, Network
 
 NCCL, GLOO = "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"
 
@@ -211,37 +210,3 @@ def ipv6_only(cluster: ClusterFacts) -> Iterator[Verdict]:
                 host=host,
                 message=f"has no IPv4 address but loopback: the cluster talks over {own[0]}",
             )
-
-
-def infiniband(cluster: ClusterFacts) -> Iterator[Verdict]:
-    """A port that is down beside one that is up may never have had a cable."""
-    for host, told in cluster.interfaces.items():
-        if isinstance(told, Interfaces) and told.infiniband:
-            yield _links(host, told.infiniband)
-
-
-def _links(host: str, ports: Sequence[InfinibandPort]) -> Verdict:
-    down = [p for p in ports if p.state != "ACTIVE"]
-    listed = ", ".join(f"{p.device} port {p.port} is {p.state or 'silent'}" for p in down)
-    up = len(ports) - len(down)
-    if not down:
-        return Verdict(
-            id="ib.link", status="pass", host=host,
-            message="1 port is active" if up == 1 else f"{up} ports are active",
-        )  # fmt: skip
-    fabric = [p for p in down if p.layer != "Ethernet"]
-    waiting = [p for p in fabric if p.state not in ("DOWN", "")]
-    if fabric and (waiting or not up):
-        return Verdict(
-            id="ib.link",
-            status="warn",
-            host=host,
-            message=f"{listed}: NCCL falls back to sockets, which are slow",
-            evidence={"ports": [[p.device, p.port, p.state, p.layer] for p in ports]},
-            hint=f"there: ibstat {down[0].device}; "
-            + ("look for the subnet manager (sminfo)" if waiting else "look for the cable"),
-        )
-    return Verdict(
-        id="ib.link", status="info", host=host, message=f"{up} active; {listed}",
-        evidence={"ports": [[p.device, p.port, p.state, p.layer] for p in ports]},
-    )  # fmt: skip

@@ -69,6 +69,9 @@ class Interfaces:
     """The ports that the kernel gives to who asks for any: first and last."""
 
     infiniband: tuple[InfinibandPort, ...] = ()
+    verbs: tuple[str, ...] | None = None
+    """The devices by which we may use them; None: it was not told."""
+
     env: dict[str, str] = field(default_factory=dict)
     """What the host's own environment tells NCCL and gloo of interfaces."""
 
@@ -78,6 +81,7 @@ class Interfaces:
     @classmethod
     def parse(cls, got: dict[str, Any]) -> Interfaces:
         ephemeral = tuple(int(port) for port in got["ephemeral"])
+        verbs = got.get("verbs")
         return cls(
             interfaces=tuple(
                 Interface(
@@ -100,5 +104,6 @@ class Interfaces:
                 )
                 for each in got["infiniband"]
             ),
+            verbs=None if verbs is None else tuple(str(name) for name in verbs),
             env={str(name): str(value) for name, value in got["env"].items()},
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .agent import Call
 
 NET = "/sys/class/net"
-INFINIBAND = "/sys/class/infiniband"
+INFINIBAND, VERBS = "/sys/class/infiniband", "/dev/infiniband"
 NAMED = ("NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME")
 
 
@@ -22,6 +22,7 @@ def tell(call: Call) -> dict[str, Any]:
         "interfaces": interfaces(),
         "ephemeral": [int(port) for port in ephemeral],
         "infiniband": infiniband(),
+        "verbs": verbs(),
         "env": {name: os.environ[name] for name in NAMED if name in os.environ},
     }
 
@@ -55,6 +56,12 @@ def infiniband(top: str = INFINIBAND) -> list[dict[str, Any]]:
         }
         for port in sorted(glob.glob(top + "/*/ports/*"))
     ]
+
+
+def verbs(top: str = VERBS) -> list[str]:
+    """List the devices that a worker will be let open: a container may have the ports alone."""
+    devices = sorted(glob.glob(top + "/uverbs*"))
+    return [os.path.basename(path) for path in devices if os.access(path, os.R_OK | os.W_OK)]
 
 
 def read(path: str) -> str | None:
