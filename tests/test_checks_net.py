@@ -539,15 +539,15 @@ def test_names_as_nccl_takes_them(value, taken):
         ("NCCL_SOCKET_IFNAME", "^docker0,lo", "pass", ""),
         ("NCCL_SOCKET_IFNAME", "ib0", "fail", "leaves no interface that is there"),
         ("NCCL_SOCKET_IFNAME", "=eth", "fail", "leaves no interface that is there"),
-        ("NCCL_SOCKET_IFNAME", "eth1", "warn", "leaves eth1, not eth0"),
-        ("NCCL_SOCKET_IFNAME", "^eth0", "warn", "leaves eth1, lo, not eth0"),
+        ("NCCL_SOCKET_IFNAME", "eth1", "warn", "takes eth1; eth0 was found to carry the cluster"),
+        ("NCCL_SOCKET_IFNAME", "^eth0", "warn", "takes eth1, lo; eth0 was found"),
         ("GLOO_SOCKET_IFNAME", "eth0", "pass", ""),
         ("GLOO_SOCKET_IFNAME", "eth1,eth0", "pass", ""),
         ("GLOO_SOCKET_IFNAME", "eth", "fail", "gloo takes the whole name: eth0"),
         ("GLOO_SOCKET_IFNAME", "^docker0", "fail", "is NCCL's way to write it"),
         ("GLOO_SOCKET_IFNAME", "=eth0", "fail", "is NCCL's way to write it"),
         ("GLOO_SOCKET_IFNAME", "eth7", "fail", "names an interface that is not there"),
-        ("GLOO_SOCKET_IFNAME", "eth1", "warn", "is not eth0, which was found to carry"),
+        ("GLOO_SOCKET_IFNAME", "eth1", "warn", "takes eth1; eth0 was found"),
     ],
 )
 def test_what_the_user_sets(name, value, status, words):
@@ -561,6 +561,52 @@ def test_what_the_user_sets(name, value, status, words):
             assert f"{name}={value} ({where})" in verdict.message
             wanted = f"{name}: {'=' if 'NCCL' in name else ''}eth0"
             assert verdict.hint.endswith(wanted)
+
+
+def with_ipoib(*dials: Dialled) -> ClusterFacts:
+    """n2 has an ib0 besides; so was it dialled there."""
+    whole = made(3)
+    told = interfaces()
+    there = dataclasses.replace(told, interfaces=(*told.interfaces, Interface(name="ib0")))
+    into = zip(("n1", "n3"), dials, strict=False)
+    return dataclasses.replace(
+        whole,
+        networks=whole.networks | {"n2": network("n2", ("ib0", "10.80.0.2"))},
+        interfaces=whole.interfaces | {"n2": there},
+        candidates=whole.candidates | {"n2": (address("n2"), "10.80.0.2")},
+        dialled=whole.dialled
+        | {(host, "n2"): (*whole.dialled[host, "n2"], dial) for host, dial in into},
+    )
+
+
+GOOD = Dialled(address="10.80.0.2", ms=0.1)
+
+
+@pytest.mark.parametrize(
+    ("dials", "status"),
+    [
+        ((GOOD, GOOD), "pass"),
+        ((GOOD,), "pass"),
+        ((GOOD, Dialled(address="10.80.0.2", **DROPPED)), "warn"),
+        ((GOOD, Dialled(address="10.80.0.2", **STUCK)), "warn"),
+        ((), "unknown"),
+    ],
+)
+@pytest.mark.parametrize("name", ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"])
+def test_another_interface_than_ours_is_good_where_all_reach_it(name, dials, status):
+    cluster = dataclasses.replace(with_ipoib(*dials), socket_names={"n2": {name: "ib0"}})
+    (verdict,) = said(cluster, "net.if_env")
+    assert (verdict.host, verdict.status) == ("n2", status)
+    assert bool(verdict.hint) == (status == "warn")
+    both = dataclasses.replace(cluster, socket_names={"n2": {name: "lo,ib0"}})
+    assert only(both, "net.if_env").status == "warn", "nobody reaches it at lo"
+
+
+def test_a_host_that_is_alone_may_use_any_interface_that_is_there():
+    alone = made(1, candidates={"n1": (address("n1"), "127.0.0.1")})
+    for name, status in (("lo", "pass"), ("ib0", "fail")):
+        cluster = dataclasses.replace(alone, socket_names={"n1": {"NCCL_SOCKET_IFNAME": name}})
+        assert [v.status for v in said(cluster, "net.if_env")] == [status]
 
 
 def test_the_inventory_wins_over_the_hosts_own_environment():

@@ -198,7 +198,8 @@ CHECKS = (
     ),
     Check(
         id="net.if_env",
-        about="NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME, where you set them, name that interface",
+        about="NCCL_SOCKET_IFNAME and GLOO_SOCKET_IFNAME, where you set them, name an interface by "
+        "which the others reach the host",
         without="`Unable to find address for: ^docker0`; NCCL retries until it times out",
         how="the inventory's env, --env and the host's own, against the interfaces there",
         judge=nics.if_env,

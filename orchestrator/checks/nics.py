@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.checks.check import each
 from orchestrator.checks.dials import names
 from orchestrator.checks.payload import mtu_of
 from orchestrator.events import Verdict
-from orchestrator.mesh import ambiguous, cluster_address, interface_of, is_local
+from orchestrator.mesh import ambiguous, cluster_address, dials_to, interface_of, is_local
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -134,12 +134,11 @@ def if_env(cluster: ClusterFacts) -> Iterator[Verdict]:
             continue
         there = [each.name for each in told.interfaces]
         carrier = interface_of(cluster, host)
-        said = [
-            (name, *_gloo(value, there, carrier))
-            if name == GLOO
-            else (name, *_nccl(value, there, carrier))
+        taken = {
+            name: _gloo(value, there) if name == GLOO else _nccl(value, there)
             for name, value in sorted(found.items())
-        ]
+        }
+        said = [(name, *_fits(cluster, host, carrier, those)) for name, those in taken.items()]
         bad = [(name, status, words) for name, status, words in said if status != "pass"]
         if not bad:
             shown = [f"{name}={value}" for name, value in sorted(found.items())]
@@ -151,38 +150,67 @@ def if_env(cluster: ClusterFacts) -> Iterator[Verdict]:
         }
         listed = [f"{name}={found[name]} ({whose[name]}) {words}" for name, _, words in bad]
         wanted = carrier or "the interface"
+        status = min((status for _, status, _ in bad), key=("fail", "warn", "unknown").index)
         yield Verdict(
             id="net.if_env",
-            status="fail" if any(status == "fail" for _, status, _ in bad) else "warn",
+            status=status,
             host=host,
             message="; ".join(listed),
             evidence={"set": found, "interfaces": there, "carrier": carrier},
-            hint="leave it out, and it is set to what was found here; or set "
+            hint=None
+            if status == "unknown"
+            else "leave it out, and it is set to what was found here; or set "
             + ", ".join(f"{name}: {wanted if name == GLOO else '=' + wanted}" for name, *_ in bad),
         )
 
 
-def _gloo(value: str, there: Sequence[str], carrier: str | None) -> tuple[str, str]:
+def _fits(
+    cluster: ClusterFacts, host: str, carrier: str | None, taken: list[str] | str
+) -> tuple[Literal["pass", "fail", "warn", "unknown"], str]:
+    """Judge which interfaces are taken; a text says why none is."""
+    if isinstance(taken, str):
+        return "fail", taken
+    if carrier is None or carrier in taken or len(cluster.hosts) == 1:
+        return "pass", ""
+    # Another one than ours may be the better one: IPoIB, where our ssh came by Ethernet.
+    serves = [_serves(cluster, host, name) for name in taken]
+    if all(serves):
+        return "pass", ""
+    known = f"{carrier} was found to carry the cluster"
+    if False not in serves:
+        return (
+            "unknown",
+            f"takes {names(taken)}, where no other host has tried to reach it; {known}",
+        )
+    return "warn", f"takes {names(taken)}; {known}"
+
+
+def _serves(cluster: ClusterFacts, host: str, interface: str) -> bool | None:
+    """Say whether all who dialled its addresses have reached them; None: nobody dialled."""
+    told = cluster.networks.get(host)
+    own = () if told is None or isinstance(told, str) else told.addresses
+    addresses = {a for name, a in own if name == interface} & set(cluster.candidates.get(host, ()))
+    dials = [dial for dial in dials_to(cluster, host) if dial.address in addresses]
+    if addresses and not dials:
+        return None
+    return bool(dials) and all(dial.error is None for dial in dials)
+
+
+def _gloo(value: str, there: Sequence[str]) -> list[str] | str:
     """Gloo takes names as they are, several with commas between them."""
     for name in value.split(","):
         if name[:1] in ("^", "="):
-            return "fail", f"is NCCL's way to write it: gloo looks for an interface called {name}"
+            return f"is NCCL's way to write it: gloo looks for an interface called {name}"
         if name not in there:
             longer = next((each for each in there if each.startswith(name)), None)
             more = f" (gloo takes the whole name: {longer})" if longer else ""
-            return "fail", f"names an interface that is not there{more}"
-    if carrier and carrier not in value.split(","):
-        return "warn", f"is not {carrier}, which was found to carry the cluster"
-    return "pass", ""
+            return f"names an interface that is not there{more}"
+    return value.split(",")
 
 
-def _nccl(value: str, there: Sequence[str], carrier: str | None) -> tuple[str, str]:
+def _nccl(value: str, there: Sequence[str]) -> list[str] | str:
     taken = [name for name in there if nccl_takes(value, name)]
-    if not taken:
-        return "fail", "leaves no interface that is there"
-    if carrier and carrier not in taken:
-        return "warn", f"leaves {names(taken)}, not {carrier}, which was found to carry the cluster"
-    return "pass", ""
+    return taken or "leaves no interface that is there"
 
 
 def nccl_takes(value: str, name: str) -> bool:
