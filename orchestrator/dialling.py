@@ -11,7 +11,7 @@ from itertools import chain
 from random import Random
 from typing import TYPE_CHECKING
 
-from orchestrator.mesh import cluster_address, dials_to, head_address
+from orchestrator.mesh import cluster_addresses, dials_to, head_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -130,10 +130,9 @@ def gaps(
         if tried and target.address not in tried:
             found.setdefault(host, []).append(target)
 
-    for peer, port in ports.items():
-        address = cluster_address(cluster, peer)
-        if address in cluster.candidates.get(peer, ()):
-            target = Target(host=peer, address=address, port=port)
+    for peer, address in cluster_addresses(cluster).items():
+        if peer in ports and address in cluster.candidates.get(peer, ()):
+            target = Target(host=peer, address=address, port=ports[peer])
             for host in cluster.hosts:
                 look(host, target, cluster.dialled.get((host, peer), ()))
     if rendezvous and (address := head_address(cluster)):

@@ -9,10 +9,14 @@ import ipaddress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from inventory.model import Inventory
     from orchestrator.facts import ClusterFacts, Dialled, Network
+
+# Milliseconds, and how many times as long as the quickest one a way takes that is clearly slower: a
+# busy host answers late as well.
+CLEARLY, SLOWER = 2.0, 5.0
 
 # ---- at which they may ----
 
@@ -38,14 +42,20 @@ def all_candidates(
 
 
 def candidates(network: Network, *, alone: bool, near: str | None = None) -> list[str]:
-    """List a host's addresses: first those in the head's subnet, then where our ssh arrived.
+    """List a host's addresses: in the head's subnet, then on no tunnel, then where our ssh arrived.
 
     The one our own connection arrived at is an address of the host's and carries traffic; behind
     NAT it is not among its interfaces' and nothing can be bound to it.
     """
     unique = dict.fromkeys(address for _, address in network.addresses)
     own = [a for a in unique if alone or not is_local(a)]
-    own.sort(key=lambda a: (near is None or not within(a, near), a != network.ssh_address))
+    own.sort(
+        key=lambda a: (
+            near is None or not within(a, near),
+            is_on(a, network, network.tunnels),
+            a != network.ssh_address,
+        )
+    )
     # One that has nothing else is dialled all the same: then it is told why that fails.
     return [a for a in own if not on_idle_bridge(a, network)] or own
 
@@ -54,7 +64,13 @@ def on_idle_bridge(address: str, network: Network) -> bool:
     """Tell whether it is in a subnet that nobody else is in; alone in it, it may be routed to."""
     if address == network.ssh_address or network.prefixes.get(address) in (32, 128):
         return False
-    return all(name in network.idle for name, own in network.addresses if own == address)
+    return is_on(address, network, network.idle)
+
+
+def is_on(address: str, network: Network, interfaces: Collection[str]) -> bool:
+    """Tell whether it belongs to some of a host's interfaces, and to none besides."""
+    found = [name for name, own in network.addresses if own == address]
+    return bool(found) and all(name in interfaces for name in found)
 
 
 def ambiguous(networks: Mapping[str, Network | str]) -> dict[str, tuple[str, ...]]:
@@ -95,29 +111,70 @@ def is_local(address: str) -> bool:
 
 
 def head_address(cluster: ClusterFacts) -> str | None:
-    """Return the address of the head that most of the other hosts reached; of equals the first."""
+    """Return the address of the head that most of the other hosts reached; of equals the best."""
     head = cluster.hosts[0]
+    at_rendezvous = [d for dials in cluster.rendezvous.values() for d in dials]
+    at_any = dials_to(cluster, head)
 
     def worth(address: str) -> tuple[int, int]:
-        at_rendezvous = [d for dials in cluster.rendezvous.values() for d in dials]
-        return reached(address, at_rendezvous), reached(address, dials_to(cluster, head))
+        return reached(address, at_rendezvous), reached(address, at_any)
 
-    return max(cluster.candidates.get(head, ()), key=worth, default=None)
+    return next(iter(_best(cluster, head, worth, [*at_rendezvous, *at_any])), None)
 
 
 def cluster_address(cluster: ClusterFacts, host: str) -> str | None:
-    """Return where the others reach a host: as the inventory says, or as the dialling has shown.
+    """Return where the others reach a host: as the inventory says, or as the dialling has shown."""
+    return _address(cluster, host, head_address(cluster))
 
-    Of those that as many reached, the one from which the host itself reaches the head: what it
-    says of itself and what carries its packets are the same interface then.
+
+def cluster_addresses(cluster: ClusterFacts) -> dict[str, str | None]:
+    """Return them of all hosts."""
+    at_head = head_address(cluster)
+    return {host: _address(cluster, host, at_head) for host in cluster.hosts}
+
+
+def _address(cluster: ClusterFacts, host: str, at_head: str | None) -> str | None:
+    """Prefer, of equals, the one from which the host itself reaches the head.
+
+    What it says of itself and what carries its packets are the same interface then.
     """
     if host == cluster.hosts[0]:
-        return head_address(cluster)
-    own = cluster.candidates.get(host, ())
+        return at_head
     dials = dials_to(cluster, host)
-    local = way_to_head(cluster, host)
-    best = max(own, key=lambda a: (reached(a, dials), a == local), default=None)
-    return best if best and reached(best, dials) else local
+    local = way_to_head(cluster, host, at_head)
+    best = _best(cluster, host, lambda a: (reached(a, dials),), dials)
+    if best and reached(best[0], dials):
+        return local if local in best else best[0]
+    return local
+
+
+def _best(
+    cluster: ClusterFacts,
+    host: str,
+    worth: Callable[[str], tuple[int, ...]],
+    dials: Sequence[Dialled],
+) -> list[str]:
+    """List the addresses that most reached; no tunnel and no slow way among them, if they can.
+
+    A VPN that our ssh came by may reach everybody, and is not what training should go by.
+    """
+    values = {address: worth(address) for address in cluster.candidates.get(host, ())}
+    most = max(values.values(), default=None)
+    equal = [address for address, value in values.items() if value == most]
+    told = cluster.networks.get(host)
+    if told is None or isinstance(told, str):
+        return equal
+    equal = [a for a in equal if not is_on(a, told, told.tunnels)] or equal
+    # Between addresses of one interface a difference is chance.
+    names = {own: interface for interface, own in reversed(told.addresses)}
+    times: dict[str | None, float] = {}
+    for dial in dials:
+        if dial.connected and dial.address in equal:
+            name = names.get(dial.address)
+            times[name] = min(dial.ms, times.get(name, dial.ms))
+    least = min(times.values(), default=0.0)
+    slow = max(SLOWER * least, least + CLEARLY)
+    return [a for a in equal if times.get(names.get(a), least) <= slow]
 
 
 def interface_of(cluster: ClusterFacts, host: str) -> str | None:
@@ -126,21 +183,21 @@ def interface_of(cluster: ClusterFacts, host: str) -> str | None:
     Behind NAT, or by a name, it is the one where their connections arrived.
     """
     told = cluster.networks.get(host)
-    address = cluster_address(cluster, host)
+    at_head = head_address(cluster)
+    address = _address(cluster, host, at_head)
     if told is None or isinstance(told, str) or address is None:
         return None
     arrived = [d.arrived for d in dials_to(cluster, host) if d.address == address and d.arrived]
     names = {own: interface for interface, own in reversed(told.addresses)}
-    for own in (address, *arrived, way_to_head(cluster, host)):
+    for own in (address, *arrived, way_to_head(cluster, host, at_head)):
         if own in names:
             return names[own]
     return None
 
 
-def way_to_head(cluster: ClusterFacts, host: str) -> str | None:
+def way_to_head(cluster: ClusterFacts, host: str, address: str | None) -> str | None:
     """Return the address from which a host reached the head; the kernel chose it by its route."""
     head = cluster.hosts[0]
-    address = head_address(cluster)
     dials = (*cluster.rendezvous.get(host, ()), *cluster.dialled.get((host, head), ()))
     return next((d.local for d in dials if d.address == address and d.connected), None)
 

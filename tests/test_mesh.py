@@ -13,6 +13,7 @@ from orchestrator.mesh import (
     ambiguous,
     candidates,
     cluster_address,
+    cluster_addresses,
     head_address,
     interface_of,
 )
@@ -179,6 +180,97 @@ def test_where_large_ones_get_through_is_better_than_where_they_do_not():
         rendezvous={"b": (stuck, Dialled(address="y"))},
     )
     assert head_address(got) == "y"
+
+
+def with_vpn(*, lan: float = 0.2, vpn: float = 9.0, tunnel: bool = True):
+    """Each host has a LAN, where 0.2 ms are usual, and a VPN, by which our ssh came."""
+    number = {"head": 1, "b": 2, "c": 3}
+    at = {host: (f"100.64.0.{i}", f"192.168.1.{i}") for host, i in number.items()}
+    told = {
+        host: Network(
+            addresses=(("tailscale0", own[0]), ("eth0", own[1])),
+            prefixes={own[0]: 32, own[1]: 24},
+            ssh_address=own[0],
+            tunnels=("tailscale0",) if tunnel else (),
+            machine=host,
+        )
+        for host, own in at.items()
+    }
+
+    def dials(source: str, peer: str) -> tuple[Dialled, ...]:
+        return tuple(
+            Dialled(
+                address=address,
+                local=at[source][i],
+                ms=(vpn, lan)[i],
+            )
+            for i, address in enumerate(at[peer])
+        )
+
+    return cluster(
+        *number,
+        networks=told,
+        candidates=at,
+        dialled={(a, b): dials(a, b) for a in number for b in number if a != b},
+        rendezvous={host: dials(host, "head") for host in ("b", "c")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "interface"),
+    [
+        ({}, "eth0"),
+        # Whatever it takes: what is quick today is encrypted all the same.
+        ({"lan": 9.0, "vpn": 0.2}, "eth0"),
+        # A tunnel that is not known for one shows by what it takes.
+        ({"tunnel": False}, "eth0"),
+        ({"tunnel": False, "lan": 9.0, "vpn": 0.2}, "tailscale0"),
+        # By chance one takes longer: then it is where our ssh came.
+        ({"tunnel": False, "lan": 0.2, "vpn": 1.9}, "tailscale0"),
+        ({"tunnel": False, "lan": 20.0, "vpn": 60.0}, "tailscale0"),
+    ],
+)
+def test_training_goes_by_the_lan_though_our_ssh_came_by_a_vpn(how, interface):
+    got = with_vpn(**how)
+    assert [interface_of(got, host) for host in got.hosts] == [interface] * 3
+    net = {"eth0": "192.168.1", "tailscale0": "100.64.0"}[interface]
+    assert [cluster_address(got, host) for host in got.hosts] == [f"{net}.{i}" for i in (1, 2, 3)]
+    assert cluster_addresses(got) == {host: cluster_address(got, host) for host in got.hosts}
+
+
+def test_a_tunnel_that_more_reach_is_better_than_a_lan():
+    got = with_vpn()
+    cut = {
+        pair: (vpn, dataclasses.replace(lan, error="ETIMEDOUT"))
+        for pair, (vpn, lan) in got.dialled.items()
+    }
+    far = {host: dials[:1] for host, dials in got.rendezvous.items()}
+    got = dataclasses.replace(got, dialled=cut, rendezvous=far)
+    assert [interface_of(got, host) for host in got.hosts] == ["tailscale0"] * 3
+
+
+def test_the_way_that_the_hosts_own_packets_take_counts_where_the_time_does_not():
+    """Two cards that are as good: of those that are not clearly slower."""
+    got = with_vpn(tunnel=False, lan=0.2, vpn=0.3)
+    there = tuple(dataclasses.replace(d, local="192.168.1.2") for d in got.rendezvous["b"])
+    got = dataclasses.replace(got, rendezvous=got.rendezvous | {"b": there})
+    assert cluster_address(got, "b") == "192.168.1.2"
+
+
+def test_two_addresses_of_one_card_are_as_far():
+    got = with_vpn(tunnel=False)
+    one = {
+        host: dataclasses.replace(told, addresses=tuple(("eth0", a) for _, a in told.addresses))
+        for host, told in got.networks.items()
+    }
+    assert cluster_address(dataclasses.replace(got, networks=one), "b") == "100.64.0.2"
+
+
+def test_a_tunnel_is_tried_after_what_is_none():
+    told = with_vpn().networks
+    assert all_candidates(inventory("head", "b"), told)["head"] == ("192.168.1.1", "100.64.0.1")
+    # With the head on it, it is the network of the cluster.
+    assert candidates(told["b"], alone=False, near="100.64.0.1/24")[0] == "100.64.0.2"
 
 
 def test_no_candidate_no_address():

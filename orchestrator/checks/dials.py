@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.events import Verdict
-from orchestrator.mesh import cluster_address, head_address
+from orchestrator.mesh import cluster_addresses, head_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,10 +33,9 @@ MOST_SHOWN = 8
 def judged(cluster: ClusterFacts) -> dict[Pair, Dialled]:
     """Return by pair the dial that counts: at the address by which the cluster knows the peer."""
     found: dict[Pair, Dialled] = {}
-    for peer in cluster.hosts:
+    for peer, address in cluster_addresses(cluster).items():
         if not connected(cluster, peer):
             continue
-        address = cluster_address(cluster, peer)
         for host in cluster.hosts:
             dials = cluster.dialled.get((host, peer), ())
             if not dials or not connected(cluster, host):

@@ -22,6 +22,9 @@ class Network:
     idle: tuple[str, ...] = ()
     """Bridges that nothing is plugged into: docker0 without a container."""
 
+    tunnels: tuple[str, ...] = ()
+    """Interfaces that are no wire: of a VPN, say."""
+
     hostname: str = ""
     machine: str = ""
     """The same on two hosts: these are one machine, with one network."""
@@ -33,6 +36,7 @@ class Network:
             prefixes={str(address): int(prefix) for _, address, prefix in got["addresses"]},
             ssh_address=str(got["ssh_address"]),
             idle=tuple(str(name) for name in got.get("idle", ())),
+            tunnels=tuple(str(name) for name in got.get("tunnels", ())),
             hostname=str(got["hostname"]),
             machine=str(got["machine"]),
         )

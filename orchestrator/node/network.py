@@ -18,7 +18,7 @@ def tell(call: Call) -> dict[str, Any]:
         machine = "%s %d" % (boot_id.read().strip(), os.stat("/proc/self/ns/net").st_ino)
     return {
         "addresses": addresses(),
-        "idle": idle_bridges(),
+        **links(),
         "hostname": socket.gethostname(),
         # Containers of one machine have its boot id, and networks of their own.
         "machine": machine,
@@ -32,7 +32,9 @@ AF_NETLINK, RTM_GETLINK, RTM_GETADDR, NLM_F_REQUEST_DUMP = 16, 18, 22, 0x301
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 10, 18, 1
-IFF_LOWER_UP = 0x10000
+IFF_POINTOPOINT, IFF_LOWER_UP = 0x10, 0x10000
+# What kind of hardware they claim to be: none (WireGuard, tun), IP in IP of four kinds, GRE of two.
+TUNNELS = (0xFFFE, 768, 769, 776, 777, 778, 823)
 
 
 def addresses() -> list[list[Any]]:
@@ -54,21 +56,29 @@ def address_in(told: bytes, family: int) -> str | None:
     return socket.inet_ntop(family, packed) if packed else None
 
 
-def idle_bridges() -> list[str]:
-    """List the bridges that nothing is plugged into, or nothing that is on.
+def links() -> dict[str, list[str]]:
+    """Name the interfaces that are a poor way to this host, or none.
 
-    Whether there is a carrier does not tell: a bridge that never had a port has one.
+    Tunnels; and bridges that nothing is plugged into, or nothing that is on. Whether there is a
+    carrier does not tell: a bridge that never had a port has one.
     """
     bridges: dict[int, str] = {}
     busy: set[int] = set()
+    tunnels: list[str] = []
     for told in dump(RTM_GETLINK):
-        index, flags = struct.unpack_from("=4xiI", told)
+        hardware, index, flags = struct.unpack_from("=2xHiI", told)
         got = attributes(told[16:])
-        if text(attributes(got.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b"")) == "bridge":
-            bridges[index] = text(got[IFLA_IFNAME])
+        name = text(got.get(IFLA_IFNAME, b""))
+        kind = text(attributes(got.get(IFLA_LINKINFO, b"")).get(IFLA_INFO_KIND, b""))
+        if kind == "bridge":
+            bridges[index] = name
         if IFLA_MASTER in got and flags & IFF_LOWER_UP:
             busy.add(int(struct.unpack("=i", got[IFLA_MASTER])[0]))
-    return sorted(name for index, name in bridges.items() if index not in busy)
+        # A tap has the looks of an Ethernet card, but for its kind.
+        if flags & IFF_POINTOPOINT or hardware in TUNNELS or kind == "tun":
+            tunnels.append(name)
+    idle = [name for index, name in bridges.items() if index not in busy]
+    return {"idle": sorted(idle), "tunnels": sorted(tunnels)}
 
 
 def text(value: bytes) -> str:

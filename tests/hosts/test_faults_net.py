@@ -158,12 +158,12 @@ def hosts_have_a_second_network_that_is_cut(ground: Ground) -> None:
     assert ground.knock(ground["n2"], "10.66.0.1", ANY) in ("ETIMEDOUT", "EHOSTUNREACH")
 
 
-# Prints the bridges that a host takes for idle.
-IDLE = """
+# Prints which bridges a host takes for idle, and what for tunnels.
+POOR = """
 import sys
 sys.path[:0] = sys.argv[1:]
 from orchestrator.node import network
-print(*network.idle_bridges())
+print(network.links())
 """
 ROOT = str(Path(__file__).parents[2])
 
@@ -191,7 +191,11 @@ def n2_has_bridges_of_its_own(ground: Ground) -> None:
         way = "172.18.0.0/16", "via", N2
         ground.on(other, "ip", "route", "add", *way, then=("ip", "route", "delete", *way))
     assert ground.knock(ground["n1"], "172.18.2.1", ANY) == "ETIMEDOUT"
-    assert ground.on(host, sys.executable, "-ISc", IDLE, ROOT).split() == ["docker0"]
+    ground.on(
+        host, *"ip tuntap add vpn0 mode tun".split(), then="ip tuntap del vpn0 mode tun".split()
+    )
+    told = ground.on(host, sys.executable, "-ISc", POOR, ROOT)
+    assert told.strip() == "{'idle': ['docker0'], 'tunnels': ['vpn0']}"
 
 
 def nobody_has_the_heads_addr(ground: Ground) -> None:
