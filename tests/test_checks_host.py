@@ -101,6 +101,13 @@ def clocks(*offsets, trip=0.01, **more) -> ClusterFacts:
         # Each is within ten seconds of the truth, but not of the other.
         ((-8.0, 8.0), 0.01, "ff"),
         ((-3.0, 3.0), 0.01, "ww"),
+        # Among three the one is wrong that the other two are not with, wherever this machine is.
+        ((20.0, 20.0, 0.0), 0.01, "ppfi"),
+        ((30.0, 33.0, 33.0), 0.01, "wppi"),
+        # Of two against two this machine tells again.
+        ((20.0, 20.0, 0.0, 0.0), 0.01, "ffpp"),
+        ((30.0, 30.0, 33.0, 33.0), 0.01, "ppwwi"),
+        ((20.0, 20.0, 20.0, 0.0), 0.01, "pppfi"),
         # A run on one host has nobody to disagree with.
         ((500.0,), 0.01, "pi"),
     ],
