@@ -830,16 +830,26 @@ def test_who_can_open_the_rendezvous_port(here, status, part):
     assert bool(verdict.hint) == (status == "warn")
 
 
-def test_a_cluster_on_public_addresses():
+@pytest.mark.parametrize(
+    ("here", "status", "part"),
+    [
+        # As on a campus: a firewall stands between it and the world.
+        (Dialled(address="8.8.8.8", **DROPPED), "info", "cannot open it at 8.8.8.8"),
+        (Dialled(address="8.8.8.8", error="ECONNREFUSED"), "info", "cannot open it at 8.8.8.8"),
+        (Dialled(address="8.8.8.8"), "warn", "can be opened from this machine, at a public addr"),
+        # By a VPN of ours: who else gets to the public one is not known.
+        (Dialled(address="10.79.0.1"), "warn", "is on a public address, 8.8.8.8"),
+    ],
+)
+def test_a_cluster_on_public_addresses(here, status, part):
     whole = made(2)
     cluster = dataclasses.replace(
-        whole,
-        candidates=whole.candidates | {"n1": ("8.8.8.8",)},
-        from_here=Dialled(address="8.8.8.8", **DROPPED),
+        whole, candidates=whole.candidates | {"n1": ("8.8.8.8",)}, from_here=here
     )
     (verdict,) = said(cluster, "sec.rdzv_open")
-    assert verdict.status == "warn"
-    assert "is on a public address, 8.8.8.8" in verdict.message
+    assert verdict.status == status
+    assert part in verdict.message
+    assert bool(verdict.hint) == (status == "warn")
 
 
 # --- of all of them -----------------------------------------------------------------------------

@@ -131,12 +131,16 @@ def _open_to_others(cluster: ClusterFacts) -> Iterator[Verdict]:
     at = got.peer or got.address
     own = cluster_address(cluster, head) or ""
     reached = got.connected
-    public = next((a for a in ((at, own) if reached else (own,)) if _public(a)), None)
     status: Status
-    if public:
+    public = next((a for a in (at, own) if _public(a)), None)
+    if reached and public:
         status, words = "warn", f"is on a public address, {public}"
-        if reached and public == at:
+        if public == at:
             words = f"can be opened from this machine, at a public address, {at}"
+    elif _public(own):
+        # A campus has such addresses, and a firewall in front: this machine stands for the world.
+        status = "info"
+        words = f"is on a public address, {own}; this machine cannot open it at {at}"
     elif reached and not is_local(at):
         status, words = "info", f"can be opened from this machine, at {at}, a private address"
     else:
