@@ -478,6 +478,17 @@ def test_the_interface_that_carries_the_cluster():
     assert told == [("n1", "pass", "eth0, 10.79.0.1"), ("n2", "pass", "eth0, 10.79.0.2")]
 
 
+def test_a_head_that_nobody_reaches_has_no_interface_that_carries_the_cluster():
+    cluster = made(broken=every(4, into="n1"))
+    verdict = only(cluster, "net.nic")
+    assert (verdict.host, verdict.status, verdict.caused_by) == ("n1", "unknown", "net.pair")
+    assert verdict.message == "no other host has reached it"
+    assert findings(cluster) == [("net.pair", "fail")]
+    assert {v.status for v in said(made(1), "net.nic")} == {"pass"}, "there is nobody to reach it"
+    (head, *_) = said(made(broken=every(4, into="n1", how=STUCK)), "net.nic")
+    assert head.status == "pass"
+
+
 def test_an_address_of_several_hosts_is_information():
     docker = ("docker0", "172.17.0.1")
     cluster = made(2, networks={host: network(host, docker) for host in ("n1", "n2")})

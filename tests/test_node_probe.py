@@ -383,6 +383,12 @@ def test_what_a_host_says_of_its_interfaces(monkeypatch):
     assert told["env"] == {"NCCL_SOCKET_IFNAME": "^docker0"}
 
 
+def test_what_is_no_folder_is_no_interface(tmp_path):
+    (tmp_path / "eth0").mkdir()
+    (tmp_path / "bonding_masters").write_text("bond0\n")
+    assert [each["name"] for each in interfaces.interfaces(str(tmp_path))] == ["eth0"]
+
+
 def test_infiniband_ports_as_the_kernel_lists_them(tmp_path):
     port = tmp_path / "mlx5_0" / "ports" / "1"
     port.mkdir(parents=True)

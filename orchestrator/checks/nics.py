@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.checks.check import each
@@ -27,7 +28,7 @@ def nic(cluster: ClusterFacts) -> Iterator[Verdict]:
         address, interface = cluster_address(cluster, host), interface_of(cluster, host)
         if not cluster.candidates.get(host):
             yield _no_address(cluster, host, told)
-        elif address is None:
+        elif address is None or _is_unreached_head(cluster, host):
             yield Verdict(
                 id="net.nic", status="unknown", host=host, message="no other host has reached it"
             )
@@ -49,6 +50,12 @@ def nic(cluster: ClusterFacts) -> Iterator[Verdict]:
             message=f"not used, as several hosts have the same: {'; '.join(listed)}",
             evidence={"addresses": {a: list(hosts) for a, hosts in shared.items()}},
         )
+
+
+def _is_unreached_head(cluster: ClusterFacts, host: str) -> bool:
+    """Tell whether nobody who dialled the head got through; what others use they have come from."""
+    dials = [*dials_to(cluster, host), *chain(*cluster.rendezvous.values())]
+    return host == cluster.hosts[0] and bool(dials) and not any(d.connected for d in dials)
 
 
 def _no_address(cluster: ClusterFacts, host: str, told: Network) -> Verdict:

@@ -28,7 +28,9 @@ def tell(call: Call) -> dict[str, Any]:
 
 
 def interfaces(top: str = NET) -> list[dict[str, Any]]:
-    return [interface(os.path.join(top, name)) for name in sorted(os.listdir(top))]
+    """List what is a folder there: `bonding_masters` is a file."""
+    folders = [os.path.join(top, name) for name in sorted(os.listdir(top))]
+    return [interface(folder) for folder in folders if os.path.isdir(folder)]
 
 
 def interface(folder: str) -> dict[str, Any]:

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 def tell(call: Call) -> dict[str, Any]:
     with open("/proc/sys/kernel/random/boot_id") as boot_id:
         machine = "%s %d" % (boot_id.read().strip(), os.stat("/proc/self/ns/net").st_ino)
+    arrived = (os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2]
     return {
-        "addresses": addresses(),
+        "addresses": addresses(arrived),
         **links(),
         "hostname": socket.gethostname(),
         # Containers of one machine have its boot id, and networks of their own.
         "machine": machine,
-        "ssh_address": (os.environ.get("SSH_CONNECTION", "").split() + [""] * 3)[2],
+        "ssh_address": arrived,
     }
 
 
@@ -31,20 +32,28 @@ def tell(call: Call) -> dict[str, Any]:
 AF_NETLINK, RTM_GETLINK, RTM_GETADDR, NLM_F_REQUEST_DUMP = 16, 18, 22, 0x301
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFA_ADDRESS, IFA_LOCAL = 1, 2
+# Of IPv6: for IPv4 the first one says that it is not the interface's first address.
+IFA_F_TEMPORARY, IFA_F_DEPRECATED = 0x01, 0x20
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 10, 18, 1
 IFF_POINTOPOINT, IFF_LOWER_UP = 0x10, 0x10000
 # What kind of hardware they claim to be: none (WireGuard, tun), IP in IP of four kinds, GRE of two.
 TUNNELS = (0xFFFE, 768, 769, 776, 777, 778, 823)
 
 
-def addresses() -> list[list[Any]]:
-    """List [interface, address, prefix length] of every interface, link-local ones left out."""
+def addresses(arrived: str = "") -> list[list[Any]]:
+    """List [interface, address, prefix length] of every interface, link-local ones left out.
+
+    And those of IPv6 that are to go: temporary ones, by which a host calls others and is not to be
+    called, and deprecated ones; but for the one at which our ssh arrived.
+    """
     names = dict(socket.if_nameindex())
     found: list[list[Any]] = []
     for told in dump(RTM_GETADDR):
-        family, prefix, _flags, scope, index = struct.unpack_from("=BBBBI", told)
+        family, prefix, flags, scope, index = struct.unpack_from("=BBBBI", told)
         address = address_in(told[8:], family)
-        if address and not (family == socket.AF_INET6 and scope == 253):
+        passing = family == socket.AF_INET6 and flags & (IFA_F_TEMPORARY | IFA_F_DEPRECATED)
+        link_local = family == socket.AF_INET6 and scope == 253
+        if address and not link_local and (not passing or address == arrived):
             found.append([names.get(index, str(index)), address, prefix])
     return found
 

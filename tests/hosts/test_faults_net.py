@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -158,12 +159,12 @@ def hosts_have_a_second_network_that_is_cut(ground: Ground) -> None:
     assert ground.knock(ground["n2"], "10.66.0.1", ANY) in ("ETIMEDOUT", "EHOSTUNREACH")
 
 
-# Prints which bridges a host takes for idle, and what for tunnels.
-POOR = """
-import sys
+# Prints what a host says of its network.
+NETWORK = """
+import json, sys
 sys.path[:0] = sys.argv[1:]
 from orchestrator.node import network
-print(network.links())
+print(json.dumps(network.tell(None)))
 """
 ROOT = str(Path(__file__).parents[2])
 
@@ -194,8 +195,8 @@ def n2_has_bridges_of_its_own(ground: Ground) -> None:
     ground.on(
         host, *"ip tuntap add vpn0 mode tun".split(), then="ip tuntap del vpn0 mode tun".split()
     )
-    told = ground.on(host, sys.executable, "-ISc", POOR, ROOT)
-    assert told.strip() == "{'idle': ['docker0'], 'tunnels': ['vpn0']}"
+    told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK, ROOT))
+    assert (told["idle"], told["tunnels"]) == (["docker0"], ["vpn0"])
 
 
 def nobody_has_the_heads_addr(ground: Ground) -> None:
@@ -380,12 +381,43 @@ def they_have_both(ground: Ground) -> None:
     ground.entries.clear()
 
 
+def they_have_ipv6_addresses_that_are_to_go(ground: Ground) -> None:
+    """Deprecated ones, and temporary ones by which they call others."""
+    they_have_both(ground)
+    for i, host in enumerate(ground, 1):
+        kept = f"2001:db8:78::{i}0"
+        ground.on(
+            host,
+            *f"ip address add 2001:db8:78::{i}1/64 dev eth0 nodad preferred_lft 0".split(),
+            then=f"ip address del 2001:db8:78::{i}1/64 dev eth0".split(),
+        )
+        with_temporary(ground, host, f"2001:db8:78::{i}2/64")
+        told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK, ROOT))
+        ipv6 = [
+            address for name, address, _ in told["addresses"] if name == "eth0" and ":" in address
+        ]
+        assert sorted(ipv6) == [kept, f"2001:db8:78::{i}2"]
+
+
+def with_temporary(ground: Ground, host: NsHost, address: str) -> None:
+    """Have the kernel make one itself: no program can add any."""
+    setting = "net.ipv6.conf.eth0.use_tempaddr"
+    ground.on(host, "sysctl", "-qw", f"{setting}=2", then=["sysctl", "-qw", f"{setting}=0"])
+    ground.on(
+        host,
+        *f"ip address add {address} dev eth0 nodad mngtmpaddr".split(),
+        then=f"ip address del {address} dev eth0".split(),
+    )
+    until(lambda: "temporary" in ground.on(host, *"ip address show eth0".split()), "it is there")
+
+
 CLEAN = [
     pytest.param(names_are_as_they_should_be, id="names"),
     pytest.param(he_is_an_ordinary_user, id="user", marks=pytest.mark.slow),
     pytest.param(there_is_one_host, id="one host", marks=pytest.mark.slow),
     pytest.param(they_have_ipv6_too, id="IPv6", marks=pytest.mark.slow),
     pytest.param(they_have_both, id="both", marks=pytest.mark.slow),
+    pytest.param(they_have_ipv6_addresses_that_are_to_go, id="to go", marks=pytest.mark.slow),
 ]
 
 
