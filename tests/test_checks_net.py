@@ -201,6 +201,15 @@ def test_a_host_and_a_pair_are_two_findings():
     assert told == [("n4", None), ("n1", "n2")]
 
 
+def test_of_many_hosts_that_reach_nobody_there_is_one_finding():
+    """Of so many the evidence has the first hundred pairs, in which the last host is not."""
+    hosts = [f"n{i}" for i in range(1, 103)]
+    cluster = made(102, {(a, b): DROPPED for a in hosts for b in hosts if a != b})
+    assert findings(cluster) == [("net.pair", "fail")]
+    unknown = said(cluster, "net.payload", "unknown")
+    assert [(v.host, v.caused_by) for v in unknown] == [(host, "net.pair") for host in hosts]
+
+
 def test_of_sixty_four_hosts_that_reach_nobody_each_is_not_told_apart():
     hosts = [f"n{i}" for i in range(1, 65)]
     pairs = {(a, b) for a in hosts for b in hosts if a != b}
@@ -801,7 +810,9 @@ def test_a_host_with_fewer_active_ports_than_most(layer):
         # Of two hosts the one with fewer; none is perhaps another kind of host.
         ((8, 7), "InfiniBand", "pw"),
         ((8, -1), "InfiniBand", "p"),
+        ((8, -1, 8, -1), "InfiniBand", "pp"),
         ((8, 8, 7, 7), "InfiniBand", "ppww"),
+        ((8, 7, -1, 8), "InfiniBand", "pwwp"),
     ],
 )
 def test_hosts_are_compared_by_their_active_ports(hosts, layer, told):

@@ -49,8 +49,8 @@ def same_pairs(verdict: Verdict, cause: Verdict) -> bool:
 
 
 def its_pairs(verdict: Verdict, cause: Verdict) -> bool:
-    """The cause is about pairs of which the host is one."""
-    return verdict.host in hosts_of(cause)
+    """The cause is about pairs of which the host is one; those of all are not all written down."""
+    return cause.scope == "cluster" or verdict.host in hosts_of(cause)
 
 
 def larger_mtu(verdict: Verdict, cause: Verdict) -> bool:

@@ -26,9 +26,10 @@ def infiniband(cluster: ClusterFacts) -> Iterator[Verdict]:
 
 def _fewer(own: int, active: Mapping[str, int]) -> str | None:
     """Say what more hosts have than one; None: it has no less."""
-    # Of equals the larger number; but then one without any port may be of another kind.
-    number, hosts = max(Counter(active.values()).items(), key=lambda item: (item[1], item[0]))
-    if own >= number or (own == 0 and 2 * hosts <= len(active)):
+    counted = Counter(active.values())
+    # Of equals the larger number; but then those without any port may be of another kind.
+    number, hosts = max(counted.items(), key=lambda item: (item[1], item[0]))
+    if own >= number or (own == 0 and hosts == counted[0]):
         return None
     return f"{hosts} of {len(active)} hosts {'has' if hosts == 1 else 'have'} {number}"
 
