@@ -49,7 +49,7 @@ class Dialled:
 
     @classmethod
     def parse(cls, address: str, got: dict[str, Any]) -> Dialled | None:
-        """Read an answer; None: there was no time to try."""
+        """Read an answer; None: there was no time to try, or another address had answered."""
         if got.get("error") == "UNTRIED":
             return None
         texts = {
