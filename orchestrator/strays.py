@@ -114,7 +114,7 @@ class _Clearing:
         answers = self._fleet.ask("smi.ask", {name: {} for name in names}, ANSWER)
         told = {name: understood(Smi.parse, got) for name, got in answers.items()}
         return {
-            name: [each.pid for each in (smi.holders or ()) if each.ours]
+            name: [each.pid for each in (smi.holders or ()) if each.ours and not each.serves]
             if isinstance(smi, Smi)
             else []  # without an answer nobody is known there
             for name, smi in told.items()

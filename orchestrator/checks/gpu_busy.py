@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.checks.check import Check
-from orchestrator.checks.gpus import number, numbers, shares, used, with_gpus
+from orchestrator.checks.gpus import number, numbers, used, with_gpus
 from orchestrator.events import Verdict
 from orchestrator.facts.strays import lasting
 
@@ -57,7 +57,7 @@ def _on(gpu: Gpu, holders: Sequence[Holder]) -> list[Holder]:
         holder
         for holder in holders
         if holder.uuid == gpu.uuid
-        and not shares(holder)
+        and not holder.serves
         and (holder.memory is None or holder.memory >= NOTHING)
     ]
 

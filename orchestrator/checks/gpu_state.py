@@ -9,7 +9,6 @@ from orchestrator.checks.gpus import (
     chosen,
     number,
     numbers,
-    shares,
     unknown,
     unused,
     used,
@@ -136,7 +135,7 @@ def _exclusive(cluster: ClusterFacts) -> Iterator[Verdict]:
         prohibited = [gpu for gpu in gpus if gpu.compute_mode == "Prohibited"]
         exclusive = [gpu for gpu in gpus if (gpu.compute_mode or "").startswith("Exclusive")]
         # As NVIDIA recommends it: the one process is a server's, and that has many clients.
-        shared = {holder.uuid for holder in smi.holders or () if shares(holder)}
+        shared = {holder.uuid for holder in smi.holders or () if holder.serves}
         alone = [gpu for gpu in exclusive if gpu.uuid not in shared]
         workers = cluster.workers.get(host)
         evidence: dict[str, Any] = {"workers": workers, "gpus": len(gpus)}

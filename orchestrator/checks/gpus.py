@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from orchestrator.facts import ClusterFacts, Smi
-    from orchestrator.facts.smi import Gpu, Holder
+    from orchestrator.facts.smi import Gpu
 
 SMI = "gpu.smi"
-MPS_SERVER = "nvidia-cuda-mps-server"
 
 
 def with_gpus(cluster: ClusterFacts, check: str) -> Iterator[tuple[str, Smi | Verdict]]:
@@ -105,12 +104,6 @@ def fits(gpu: Gpu, word: str) -> bool:
     if word.startswith("MIG-"):
         return gpu.mig
     return bool(gpu.uuid) and word.startswith("GPU-") and str(gpu.uuid).startswith(word)
-
-
-def shares(holder: Holder) -> bool:
-    """Whether it is there for others, who use the GPU through it (MPS)."""
-    name = (holder.name or holder.command or "").partition(" ")[0]
-    return name.rpartition("/")[2] == MPS_SERVER
 
 
 def number(gpu: Gpu) -> str:

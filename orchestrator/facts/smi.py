@@ -22,6 +22,7 @@ CORRUPTED = re.compile(r"infoROM is corrupted(?: at gpu (\S+))?", re.IGNORECASE)
 # A row begins with a number, or with whose GPU it is; or with why neither can be had.
 ROW = re.compile(r"\d+\Z|\[|GPU-|MIG-")
 PERSISTENCE = {"Enabled": True, "Disabled": False}
+MPS_SERVER = "nvidia-cuda-mps-server"
 NO_DEVICES = "No devices were found"
 
 Ended = Literal["answered", "late", "stuck", "absent", "failed"]
@@ -90,6 +91,12 @@ class Holder:
     seconds: float | None = None
     run: str | None = None
     """The run of ours that it says it belongs to."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether it is there for others, who use the GPU through it (MPS)."""
+        program = (self.name or self.command or "").partition(" ")[0]
+        return program.rpartition("/")[2] == MPS_SERVER
 
 
 @dataclass(frozen=True, kw_only=True)

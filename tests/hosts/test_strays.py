@@ -223,9 +223,22 @@ def test_who_was_left_on_a_gpu_is_told_and_ended(ground: Ground) -> None:
     ground.undo.callback(n2.kill_all)
     holder, other = orphan(n2, "sleep 986"), bystander(n2)
     there = two(n2, memory__used="20480")
-    app = {"gpu_uuid": there.gpus[0]["uuid"], "pid": str(holder), "used_memory": "20479"}
+    # That of MPS is there for others, and no stray.
+    program = "/tmp/nvidia-cuda-mps-server"
+    ground.on(n2, "cp", "/bin/sleep", program, then=["rm", program])
+    server = orphan(n2, f"{program} 983")
+    known = {"sleep": (holder, "20479"), "nvidia-cuda-mps-server": (server, "30")}
+    listed = [
+        {
+            "gpu_uuid": there.gpus[0]["uuid"],
+            "pid": str(pid),
+            "used_memory": memory,
+            "process_name": name,
+        }
+        for name, (pid, memory) in known.items()
+    ]
     for host in ground:
-        apps = [{**app, "process_name": "sleep"}] if host is n2 else []
+        apps = listed if host is n2 else []
         install(ground, host, there.but(apps=apps) if apps else two(host))
     path = ground.cluster.inventory()
     code, verdicts = checked(ground.cluster, path)
@@ -236,5 +249,5 @@ def test_who_was_left_on_a_gpu_is_told_and_ended(ground: Ground) -> None:
     done = ddp_orch(ground.cluster, "down", "--strays", "-y", "--grace", "1s", path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert holder not in n2.pids()
-    assert other in n2.pids()
+    assert {other, server} <= n2.pids().keys()
     assert became(done, n2) == "gone (1 process)"
