@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
     from orchestrator.state import RunState
 
-# What the nodes' journals tell, and what follows from it: whoever attaches reads them from their
-# beginning, and all of these come again.
-COMES_AGAIN = (
+# What the nodes' journals tell: whoever attaches reads them from their beginning, and all of these
+# come again.
+TOLD = (
     Launched,
     Listening,
     WorkersUp,
@@ -58,8 +58,6 @@ COMES_AGAIN = (
     NodeEnded,
     Stopping,
     SetupEnded,
-    Ended,
-    Detached,
 )
 
 
@@ -88,6 +86,7 @@ class RunStore:
         self.logs = self.folder / LOGS
         self._inventory_json = inventory_json
         self._before: list[Event] | None = []
+        self._reopened = False
         self._plan: Planned | None = None
         self._lock: int | None = None
         self._files: dict[str, IO[bytes]] = {}
@@ -123,9 +122,9 @@ class RunStore:
             store._lock = lock(store.folder / LOCK, MOMENT)
             if store._lock is None:
                 return None
-            store._before = None
+            store._before, store._reopened = None, True
             store.logs.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-            store._forget_what_comes_again()
+            store._plan = next((e for _, e in store._lines() if isinstance(e, Planned)), None)
         except OSError as error:
             store.close()
             what = f"the record {store.folder} cannot be written to: {error.strerror}"
@@ -143,18 +142,26 @@ class RunStore:
         finally:
             store.close()
 
-    def _forget_what_comes_again(self) -> None:
-        kept = []
+    def _lines(self) -> Iterator[tuple[bytes, Event | None]]:
+        """Read what is on record, but for lines that are none."""
         with (self.folder / EVENTS).open("rb") as file:
             for line in file:
-                try:
-                    event = event_of(line)
-                except ValueError:
-                    continue
-                self._plan = self._plan or (event if isinstance(event, Planned) else None)
-                if not isinstance(event, COMES_AGAIN):
-                    kept.append(line)
-        self._put(EVENTS, b"".join(kept))
+                with contextlib.suppress(ValueError):
+                    yield line, event_of(line)
+
+    def _forget_what_comes_again(self) -> None:
+        """Make room for what hosts tell once more, from its beginning.
+
+        Not before one does, and never the end: where no host is there any more nothing else is
+        known of the run. Of several the last one counts.
+        """
+        lines = [pair for pair in self._lines() if not isinstance(pair[1], (*TOLD, Detached))]
+        ends = [event for _, event in lines if isinstance(event, Ended)]
+        told = [line for line, event in lines if event not in ends[:-1]]
+        if file := self._files.pop(EVENTS, None):
+            file.close()
+        self._put(EVENTS, b"".join(told))
+        self._reopened = False
 
     # ---- writing ----
 
@@ -176,6 +183,8 @@ class RunStore:
         if self._before is None:
             # Who attaches tells its own sinks of the plan again; it is the record's first line.
             if not isinstance(event, Planned):
+                if self._reopened and isinstance(event, TOLD):
+                    self._forget_what_comes_again()
                 self._write(event)
             return
         self._before.append(event)
@@ -194,7 +203,11 @@ class RunStore:
         self._before, self._plan = None, planned
 
     def _write(self, event: Event) -> None:
-        _write_all(self._file(EVENTS), encode(event).encode() + b"\n")
+        begun = EVENTS in self._files
+        file = self._file(EVENTS)
+        # Who wrote it before may have gone down, or found the disk full, at half a line.
+        torn = not begun and _is_torn(file)
+        _write_all(file, b"\n" * torn + encode(event).encode() + b"\n")
 
     def _put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""
@@ -209,7 +222,7 @@ class RunStore:
     def _file(self, name: str) -> IO[bytes]:
         if name not in self._files:
             # Unbuffered: what was shown is on the disk, also when the machine goes down.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
             descriptor = os.open(self.folder / name, flags, PRIVATE_FILE)
             self._files[name] = os.fdopen(descriptor, "ab", buffering=0)
         return self._files[name]
@@ -256,6 +269,11 @@ class RunStore:
             for path in self.logs.iterdir():
                 if not path.is_symlink() and (file := log_file(path.name, self._workers)):
                     yield file, path
+
+
+def _is_torn(file: IO[bytes]) -> bool:
+    size = os.fstat(file.fileno()).st_size
+    return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

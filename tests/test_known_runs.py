@@ -27,6 +27,7 @@ PLANNED = Planned(
     addresses=("10.0.0.1", "10.0.0.2"),
     max_restarts=0,
     time=0.0,
+    folders=("/h/.ddp-orch/runs/r/0", "/h/.ddp-orch/runs/r/1"),
 )
 ENDED = Ended(
     run="r", exit_code=100, seconds=60.0, hosts=("gpu1",), why="w", failure=None, survivors=(),
@@ -34,6 +35,7 @@ ENDED = Ended(
 )  # fmt: skip
 # Who asked one of these would not get an answer.
 NOWHERE = '{"hosts": [{"name": "gpu1", "ssh": "x@127.0.0.1:1"}, {"name": "gpu2"}]}'
+FAR = NOWHERE.replace('{"name": "gpu2"}', '{"name": "gpu2", "ssh": "x@127.0.0.1:1"}')
 DAY = 86400.0
 
 
@@ -148,6 +150,16 @@ def test_a_run_that_may_still_run_is_kept(state):
     assert "unknown" in told.stdout
     assert "gpu1: " in told.stderr
     assert ddp_orch(state, "ps").returncode == 0, "the list is all that was asked for"
+
+
+def test_the_end_outlives_an_attach_that_reaches_no_host(state):
+    folder = record("r", 1, replace(ENDED, exit_code=103), FAR)
+    before = (folder / "events.jsonl").read_bytes()
+    tried = ddp_orch(state, "attach", "r")
+    assert (tried.returncode, "gpu1: " in tried.stderr) == (4, True), tried.stderr
+    told = ddp_orch(state, "ps", "r")
+    assert (told.returncode, "ended (exit 103)" in told.stdout) == (103, True), told.stdout
+    assert (folder / "events.jsonl").read_bytes().startswith(before)
 
 
 @pytest.mark.parametrize(

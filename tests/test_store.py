@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from pathlib import Path
@@ -251,11 +252,63 @@ def test_reopened_it_has_what_does_not_come_again(folder):
     lines = (record.folder / "events.jsonl").read_bytes().splitlines(keepends=True)
     expected = [encode(event).encode() + b"\n" for event in (PLANNED, Warned(message="mine"))]
     assert lines == [
-        *expected,
+        expected[0],
+        encode(COMES_AGAIN[-1]).encode() + b"\n",  # an end stands until there is a later one
+        expected[1],
         later,
         *(encode(event).encode() + b"\n" for event in COMES_AGAIN),
     ]
     assert modes(folder)["runs/r/events.jsonl"] == 0o600
+
+
+def ended(code: int) -> Ended:
+    return dataclasses.replace(COMES_AGAIN[-1], exit_code=code)
+
+
+def test_reopened_it_loses_nothing_before_a_host_has_told_anything(folder):
+    """Hosts may be gone for good; then all that is known of the run is here."""
+    recorded(*COMES_AGAIN[:-1], ended(103)).close()
+    before = (folder / "runs/r/events.jsonl").read_bytes()
+    again = RunStore.reopen("r")
+    again(PLANNED, RunState())
+    assert (again.folder / "events.jsonl").read_bytes() == before
+    again(Warned(message="no answer"), RunState())
+    again.close()
+    assert find("r").ended == ended(103)
+    lines = (folder / "runs/r/events.jsonl").read_bytes()
+    assert lines == before + encode(Warned(message="no answer")).encode() + b"\n"
+
+
+def test_an_end_stands_until_there_is_a_later_one(folder):
+    recorded(*COMES_AGAIN[:-1], ended(103)).close()
+    again = RunStore.reopen("r")
+    for event in (Warned(message="mine"), *COMES_AGAIN[:3]):
+        again(event, RunState())
+    again.close()  # it is left before all is told
+    assert find("r").ended == ended(103)
+    lines = (again.folder / "events.jsonl").read_text().splitlines()
+    assert [parse(line) for line in lines] == [
+        PLANNED, ended(103), Warned(message="mine"), *COMES_AGAIN[:3],
+    ]  # fmt: skip
+    once_more = RunStore.reopen("r")
+    for event in (*COMES_AGAIN[:-1], ended(100)):
+        once_more(event, RunState())
+    once_more.close()
+    assert find("r").ended == ended(100)
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"event":"Warned","mess'])
+def test_an_end_that_is_added_begins_a_line(folder, torn):
+    """A machine that went down, or a full disk, may have left half of one."""
+    record = recorded()
+    record.close()
+    path = record.folder / "events.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    RunStore.note_end("r", ended(103))
+    assert find("r").ended == ended(103)
+    half = torn + b"\n" if torn else b""
+    assert path.read_bytes() == whole + half + encode(ended(103)).encode() + b"\n"
 
 
 def test_one_of_two_has_the_record(folder):
