@@ -80,7 +80,7 @@ class Conductor:
             item = self._watch.turn()
             if item is not None:
                 self._take(item)
-        return self._watch.summary(logs)
+        return self._watch.summary(logs, setup_whole=self._setup.told_all)
 
     def _may_leave(self, *, detach: bool) -> bool:
         if self.state.stop:

@@ -47,12 +47,15 @@ class Emitter:
         self.unread = False
         """Whether the reader of the output has gone, as `head` and a pager do."""
 
+        self.all_kept = True
+        """Whether `keep` has taken all that it was given."""
+
     def __call__(self, event: Event) -> None:
         if self._keep and isinstance(event, Logged):
             try:
                 self._keep(event)
             except OSError as error:
-                self._keep = None
+                self._keep, self.all_kept = None, False
                 self._told_no_more(error)
         for shown in self._mask(event):
             self._emit(shown)

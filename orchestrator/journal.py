@@ -64,6 +64,11 @@ class NodeFiles:
         self._complained = False
         self._gaps: set[str] = set()
 
+    @property
+    def whole(self) -> bool:
+        """Whether no byte of them is missing so far."""
+        return not self._gaps
+
     def feed(self, name: str, offset: int, data: bytes) -> Sequence[Event]:
         # What is asked for again after a lost connection may come twice, in part.
         known = self.cursors.get(name, 0)

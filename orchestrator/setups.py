@@ -50,6 +50,8 @@ class Setup:
         self._running: dict[str, Running] = {}
         self._ended: dict[str, SetupEnded] = {}
         self._begun = False
+        self.told_all = True
+        """Whether no byte is missing of what the commands have written."""
 
     @property
     def done(self) -> bool:
@@ -127,6 +129,7 @@ class Setup:
                     if isinstance(told, SetupEnded):
                         self._ended[item.host] = told
                     self._emit(told)
+                self.told_all = self.told_all and running.files.whole
             case Finished(_, answer, error) if not isinstance(error, HostError):
                 del self._running[item.host]
                 self._finished(running.began, error.message if error else why_untold(answer))

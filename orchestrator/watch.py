@@ -300,11 +300,22 @@ class Watch:
 
     # ---- the end ----
 
-    def summary(self, logs: str) -> Ended:
+    def summary(self, logs: str, *, setup_whole: bool = True) -> Ended:
         # What never started is told all the same, that it never will.
         wait_for(self._stops, HEARD)
         self._own_up()
+        told_all = setup_whole and all(files.whole for files in self.files.values())
+        if logs and not (told_all and self._emit.all_kept):
+            logs = self._not_whole(logs)
         return summary(self.state, time.time(), logs)
+
+    def _not_whole(self, logs: str) -> str:
+        """Have the end say what it says where nobody watched: that the logs are on the hosts."""
+        run = self.state.plan.run if self.state.plan else ""
+        what = f"not all that was written is in {logs}: the hosts have it"
+        hint = f"ddp-orch logs {run}; or, to have it here too: ddp-orch attach {run}"
+        self._emit(Warned(message=what, hint=hint))
+        return ""
 
     def _own_up(self) -> None:
         """Say where the promise about the ranks was not checked."""

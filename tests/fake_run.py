@@ -123,10 +123,13 @@ class Machine:
         assert follower is not None
         follower.future.set_result({"offsets": {}, "state": state})
 
-    def emit(self, event: dict[str, Any]) -> None:
+    def emit(self, event: dict[str, Any], body: bytes = b"") -> None:
         assert self._follower is not None
         assert self._follower.on_event is not None
-        self._follower.on_event(event, b"")
+        self._follower.on_event(event, body)
+
+    def write(self, name: str, offset: int, data: bytes) -> None:
+        self.emit({"file": name, "offset": offset}, data)
 
     def up(self) -> None:
         rank = HOSTS.index(self.name)

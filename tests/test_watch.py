@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator import backoff, errors, watch
+from orchestrator.emit import Emitter
 from orchestrator.events import (
     Ended,
     GaveUp,
     LinkDown,
     LinkUp,
+    Logged,
     NodeEnded,
     StopAsked,
     Stopping,
@@ -72,6 +75,37 @@ def test_the_past_is_learnt_and_the_end_is_seen(run):
     assert (ended.exit_code, ended.logs) == (0, "/logs")
     assert len(run.of(WorkersUp)) == 2
     assert run.nodes["a"].stops() == []
+
+
+def test_logs_that_could_not_all_be_kept_are_not_said_to_be_here(run):
+    """Else nobody would ask the hosts for them any more, and `prune` would remove the only ones."""
+
+    def full(_: Logged) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "rank0.out")
+
+    run.emit = Emitter([run._sink], None, full)
+    begun(run)
+    watched = attach(run)
+    see(watched, lambda: watched.state.all_up)
+    run.nodes["a"].write("torchrun.out", 0, b"words")
+    run.everyone("end", 0)
+    see(watched, lambda: watched.state.over)
+    ended = watched.summary("/logs")
+    assert (ended.exit_code, ended.logs) == (0, "")
+    told = run.of(Warned)[-1]
+    assert told.message == "not all that was written is in /logs: the hosts have it"
+    assert "ddp-orch attach r" in told.hint
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+def test_logs_with_a_gap_are_not_said_to_be_here(run, offset):
+    begun(run)
+    watched = attach(run)
+    see(watched, lambda: watched.state.all_up)
+    run.nodes["a"].write("torchrun.out", offset, b"words")
+    run.everyone("end", 0)
+    see(watched, lambda: watched.state.over)
+    assert watched.summary("/logs").logs == ("" if offset else "/logs")
 
 
 def test_an_end_that_was_long_ago_has_its_own_exit_code(run):
