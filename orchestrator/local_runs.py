@@ -7,7 +7,6 @@ import errno
 import fcntl
 import os
 import secrets
-import shutil
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from orchestrator.errors import NoSuchRun, UsageError
 from orchestrator.events import Detached, Ended, Event, Planned, parse
 from orchestrator.folders import HINT, runs_folder, who_we_are
 from orchestrator.node.files import RUN_NAME
+from orchestrator.node.reports import remove
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,8 @@ EVENTS, LOGS, INVENTORY, LOCK, OWNER = "events.jsonl", "logs", "inventory.json",
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 # Looking whether a record is taken holds its lock for a moment.
 MOMENT = 1.0
+# How a record that is being removed is called.
+GOING = ".forgotten-"
 # Of a file system that has none, as some servers' have; then whoever asks gets it.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
@@ -231,6 +233,29 @@ def _is_locked(path: Path) -> bool:
 # ---- forgetting ----
 
 
+def sweep() -> list[UsageError]:
+    """Remove what is left of records that could not be removed wholly; return what stays."""
+    failed = []
+    for going in runs_folder().glob(f"{GOING}*"):
+        try:
+            _remove(going)
+        except UsageError as error:
+            failed.append(error)
+    return failed
+
+
+def _remove(going: Path) -> None:
+    """Remove a folder that was renamed; what stays of it is hidden, and to be swept later."""
+    try:
+        remove(str(going))
+    except FileNotFoundError:
+        pass  # by another prune
+    except OSError as error:
+        what = f"not all of {going} can be removed: {error.filename}: {error.strerror}"
+        hint = "look who owns it; the next `ddp-orch prune` tries it again"
+        raise UsageError(what, hint=hint) from None
+
+
 def forget(run: LocalRun) -> None:
     """Remove a run's record from this machine."""
     held = None
@@ -242,9 +267,9 @@ def forget(run: LocalRun) -> None:
                 hint=f"when that has ended: ddp-orch prune {run.name}",
             )
         # At once for who looks meanwhile: half a record would look like a broken one.
-        going = run.folder.with_name(f".forgotten-{secrets.token_hex(6)}")
+        going = run.folder.with_name(f"{GOING}{secrets.token_hex(6)}")
         run.folder.rename(going)
-        shutil.rmtree(going)
+        _remove(going)
     except FileNotFoundError:
         pass  # by another prune
     except OSError as error:

@@ -62,6 +62,8 @@ def prune(
     warn: Callable[[str], None],
 ) -> Pruned:
     """Forget the runs of these names, or all that ended longer ago than `older` seconds."""
+    for left in local_runs.sweep():
+        warn(f"{left}")
     local = known()
     if names:
         local = _named(names, local, elsewhere_too=inventory is not None)

@@ -33,6 +33,7 @@ NodeStateName: TypeAlias = Literal[
     "rebooted",
     "elsewhere",
     "unreadable",
+    "forgotten",
     "absent",
     "unknown",
 ]
@@ -49,9 +50,11 @@ NODE_STATES: tuple[NodeStateName, ...] = (
     "rebooted",
     "unreadable",
     "elsewhere",
+    "forgotten",
     "absent",
 )
-OVER = ("ended", "rebooted")
+# "forgotten" is said of what could not all be removed.
+OVER = ("ended", "rebooted", "forgotten")
 # The reasons for an end that somebody wanted, when it was not the supervisor's own work as well.
 STOPPED = (
     "stopped",
@@ -328,7 +331,7 @@ def _found(name: str, nodes: Mapping[int, NodeReport], answered: set[str]) -> Fo
     return FoundRun(
         name=name,
         state=state,
-        exit_code=exit_code_of(state, list(ordered.values())),
+        exit_code=exit_code_of(state, [n for n in ordered.values() if n.state != "forgotten"]),
         owner=next((node.owner for node in ordered.values() if node.owner), ""),
         plan=plan,
         started=min(starts, default=plan.time if plan else None),
@@ -342,7 +345,7 @@ def _found(name: str, nodes: Mapping[int, NodeReport], answered: set[str]) -> Fo
 
 def state_of(nodes: Sequence[NodeStateName]) -> RunStateName:
     """Tell a run's state from those of its nodes."""
-    there = set(nodes)
+    there = {"absent" if node == "forgotten" else node for node in nodes}
     if not there - {"absent"}:
         return "gone"
     if "lost" in there:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DdpOrchError, HostError
+from orchestrator.fleet import wait_for
 from orchestrator.plan import state_dir_of
 from orchestrator.reports import read_reports
 from orchestrator.run import doors_for, fleet_of, together
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # A file server that hangs must not hold up what the others tell.
 ANSWER = 30.0
+# Removing takes as long as there are files: an agent that is left before ends half-way.
+REMOVAL = 1800.0
 # What tells whether two entries are one host to us; their names alone do not.
 REACHED_BY = {"name", "ssh", "user", "port", "identity_file", "known_hosts", "ssh_config"}
 
@@ -91,19 +94,16 @@ class Survey:
         """Have each host remove these folders; return what went wrong."""
         keys = {host.name: _key(host) for host in inventory.hosts}
         errors: list[DdpOrchError] = []
-        calls = []
+        calls = {}
         for node in nodes:
             host = self._fleets[keys[node.host]].hosts[node.host]
             try:
-                calls.append(host.call("reports.forget", {"folder": node.folder, "old": old}))
+                call = host.call("reports.forget", {"folder": node.folder, "old": old})
+                calls[node.folder] = call
             except DdpOrchError as error:
                 errors.append(error)
-        for call in calls:
-            try:
-                call.result(ANSWER)
-            except DdpOrchError as error:
-                errors.append(error)
-        return errors
+        answers = wait_for(calls, REMOVAL).values()
+        return errors + [answer for answer in answers if isinstance(answer, DdpOrchError)]
 
     def unreachable(self) -> list[HostError]:
         """Return those that did not answer, grouped by what they have in common."""

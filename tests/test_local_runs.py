@@ -15,9 +15,10 @@ from orchestrator import local_runs
 from orchestrator.errors import NoSuchRun, UsageError
 from orchestrator.events import Detached, Ended, Planned, Warned, encode
 from orchestrator.folders import runs_folder
-from orchestrator.local_runs import find, forget, known
+from orchestrator.local_runs import find, forget, known, sweep
 from orchestrator.state import RunState
 from orchestrator.store import RunStore
+from tests.obstructed import obstructed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -165,6 +166,21 @@ def test_a_run_is_forgotten_and_its_name_is_free():
     assert not local_runs.taken("brave")
     assert [path.name for path in runs_folder().iterdir()] == [kept.name]
     assert not forgotten.exists()
+
+
+def test_what_cannot_be_removed_is_told_and_swept_later():
+    folder = record("r")
+    with obstructed(folder):
+        with pytest.raises(UsageError, match=r"not all of .* can be removed: .*stays") as caught:
+            forget(find("r"))
+        assert "ddp-orch prune" in caught.value.hint
+        assert known() == []
+        (going,) = runs_folder().iterdir()
+        assert [path.name for path in going.iterdir()] == ["m"], "what can go has gone"
+        (error,) = sweep()
+        assert error.message == caught.value.message
+    assert sweep() == []
+    assert list(runs_folder().iterdir()) == []
 
 
 def test_what_a_link_in_a_record_leads_to_is_not_removed(tmp_path):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.node import processes, record, reports
+from tests.obstructed import obstructed
 from tests.test_node_agent import SUPPORTED, boot_agent, python_or_skip
 
 if TYPE_CHECKING:
@@ -241,6 +242,36 @@ def test_what_is_over_is_forgotten(state, tmp_path):
     assert list((state / "runs").iterdir()) == []
     assert (tmp_path / "mine" / "thesis").exists()
     reports.forget(None, str(second))  # by another host with the same home
+
+
+def test_what_cannot_be_removed_is_told_and_tried_again(state):
+    """Or it would stay there for ever, hidden, and be called removed."""
+    other = node(state, rank=1, exit_json={"code": 0})
+    folder = node(state, exit_json={"code": 0})
+    with obstructed(folder):
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match=r"not all of it can be removed: .*stays"):
+                reports.forget(None, str(folder))
+            (going,) = folder.parent.glob(".forgotten-0-*")
+            assert [path.name for path in going.iterdir()] == ["m"], "what can go has gone"
+            told = reports.list(None, str(state))
+            assert [(one["folder"], one["state"]) for one in told] == [
+                (str(other), "ended"),
+                (str(folder), "forgotten"),
+            ]
+            assert told[1]["problem"] == "not all of it is removed: ddp-orch prune brave-otter"
+    reports.forget(None, str(folder))
+    assert [path.name for path in folder.parent.iterdir()] == ["1"]
+
+
+def test_what_a_prune_that_was_ended_has_left_goes_with_the_next(state):
+    folder = node(state, exit_json={"code": 0})
+    for name in (".forgotten-0-0123abcd", ".forgotten-0-4567abcd", ".forgotten-10-0123abcd"):
+        (folder.parent / name / "worker-logs").mkdir(parents=True)
+    reports.forget(None, str(folder))
+    assert [path.name for path in folder.parent.iterdir()] == [".forgotten-10-0123abcd"]
+    reports.forget(None, str(folder.parent / "10"))
+    assert list((state / "runs").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ class Hosts:
         self.keeps: set[str] = set()
         self.forgotten: list[tuple[str, str]] = []
         self.made: list[str] = []
+        self.removing: threading.Event | None = None
+        """When it is set the hosts have removed what they were asked to."""
 
     def make(self, hosts, doors) -> Fleet:
         making = Making()
@@ -52,14 +55,19 @@ class Hosts:
                 call.future.set_exception(RequestFailed("it is kept", host=host.name))
             else:
                 assert call.op == "reports.forget"
-                self.forgotten.append((host.name, args["folder"]))
-                call.future.set_result(None)
+                threading.Thread(target=self._forget, args=(host.name, call, args)).start()
 
         def opening():
             if host.name in self.down:
                 raise HostError("no answer", check="ssh.reach", host=host.name, hint="wake it")
 
         host.answer, host.opening = answer, opening
+
+    def _forget(self, name, call, args):
+        if self.removing:
+            self.removing.wait(20)
+        self.forgotten.append((name, args["folder"]))
+        call.future.set_result(None)
 
     def _list(self, name, call):
         has = self.has.get(name, [])
@@ -226,6 +234,34 @@ def test_what_a_host_keeps_keeps_the_record_here(hosts):
     hosts.has["gpu1"] = []
     assert pruned("brave").removed == ("brave-otter",)
     assert not folder.exists()
+
+
+def test_what_could_not_all_be_removed_is_asked_for_again(hosts):
+    """Its folder is hidden by then: were it not told of, all would seem removed."""
+    folder = record()
+    left = node_reports.blank(planned(0)["folder"], "not all of it is removed")
+    hosts.has = {"gpu1": [left | {"state": "forgotten"}], "gpu2": []}
+    hosts.keeps = {"gpu1"}
+    shown = ps("brave-otter", INVENTORY, Options(), NOW, lambda _: None)
+    assert (shown.runs[0].state, shown.exit_code) == ("gone", 102)
+    assert shown.runs[0].problems == ("gpu1: not all of it is removed",)
+    done = pruned("brave")
+    assert done.kept == (("brave-otter", "gpu1: it is kept"),)
+    assert folder.exists()
+    hosts.keeps = set()
+    assert pruned("brave").removed == ("brave-otter",)
+    assert hosts.forgotten == [("gpu1", left["folder"])]
+
+
+def test_a_host_that_takes_long_to_remove_is_waited_for(hosts, monkeypatch):
+    """The agent ends with its connection, half-way."""
+    record()
+    hosts.has = {"gpu1": [planned(0)], "gpu2": [planned(1)]}
+    hosts.removing = threading.Event()
+    monkeypatch.setattr(survey_module, "ANSWER", 0.05)
+    threading.Timer(0.5, hosts.removing.set).start()
+    assert pruned("brave").removed == ("brave-otter",)
+    assert len(hosts.forgotten) == 2
 
 
 OLD = {"record": None, "exit": None, "problem": node_reports.OLDER, "state": "unreadable"}

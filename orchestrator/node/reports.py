@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .agent import Call
 
 RANK = re.compile(r"[0-9]{1,5}\Z")
+# A node's folder that is being removed, or could not be wholly.
+GOING = re.compile(r"\.forgotten-([0-9]{1,5})-[0-9a-f]{8}\Z")
 OVER = ("ended", "rebooted")
 OLDER = "written by an older ddp-orch: its logs can be read; whether it runs is not known"
 
@@ -42,9 +44,13 @@ def of_run(folder: str) -> Iterator[dict[str, Any]]:
     except OSError as error:
         yield blank(folder, words_of(error))
         return
-    for name in outputs.listed(folder):
+    names = outputs.listed(folder)
+    for name in names:
         if RANK.match(name):
             yield status(None, os.path.join(folder, name))
+    for rank in sorted({found[1] for found in map(GOING.match, names) if found} - set(names)):
+        what = "not all of it is removed: ddp-orch prune %s" % os.path.basename(folder)
+        yield dict(blank(os.path.join(folder, rank), what), state="forgotten")
 
 
 def status(call: Call | None, folder: str) -> dict[str, Any]:
@@ -151,16 +157,37 @@ def words_of(error: Exception) -> str:
 def forget(call: Call, folder: str, old: bool = False) -> None:
     """Remove what a run that is over has left in its node's folder, and the run's own if empty.
 
+    What could not be removed is told, and asked for again it is tried again.
     `old`: also what is of the version without records, which says of no run whether it is over.
     """
     run, rank = os.path.split(folder)
     runs, name = os.path.split(run)
     if not (RANK.match(rank) and files.RUN_NAME.match(name) and os.path.basename(runs) == "runs"):
         raise ValueError("%s is no run's folder" % folder)
-    for place in (os.path.dirname(runs), runs, run, folder):
+    for place in (os.path.dirname(runs), runs, run):
         if not os.path.lexists(place):
             return  # forgotten already, perhaps by a host with the same home
         files.private(place)
+    if os.path.lexists(folder):
+        files.private(folder)
+        refuse_what_is_not_over(folder, name, old)
+        # At once for who looks meanwhile: half a folder would look like a run of an older version.
+        os.rename(folder, os.path.join(run, ".forgotten-%s-%s" % (rank, os.urandom(4).hex())))
+    left_there = []
+    for going in outputs.listed(run):
+        found = GOING.match(going)
+        if found and found[1] == rank:
+            try:
+                remove(os.path.join(run, going))
+            except OSError as error:
+                left_there.append("%s: %s" % (os.path.join(run, going), words_of(error)))
+    if left_there:
+        raise RuntimeError("not all of it can be removed: %s" % "; ".join(left_there))
+    with contextlib.suppress(OSError):  # other nodes' folders are in it
+        os.rmdir(run)
+
+
+def refuse_what_is_not_over(folder: str, name: str, old: bool) -> None:
     told = status(None, folder)
     if told["state"] == "unreadable":
         if not (old and told["problem"] == OLDER):
@@ -169,12 +196,13 @@ def forget(call: Call, folder: str, old: bool = False) -> None:
         raise RuntimeError("run %s is not over here (%s), and is kept" % (name, told["state"]))
     for who in left(told):
         raise RuntimeError("pid %(pid)s (%(name)s) of it still lives; it is kept" % who)
-    # At once for who looks meanwhile: half a folder would look like a run of an older version.
-    going = os.path.join(run, ".forgotten-%s-%s" % (rank, os.urandom(4).hex()))
-    os.rename(folder, going)
-    shutil.rmtree(going)
-    with contextlib.suppress(OSError):  # other nodes' folders are in it
-        os.rmdir(run)
+
+
+def remove(folder: str) -> None:
+    """Remove all of a folder that can be; raise an OSError where something of it stays."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if os.path.lexists(folder):
+        shutil.rmtree(folder)  # which says why
 
 
 def left(told: dict[str, Any]) -> List[dict[str, Any]]:
