@@ -44,7 +44,9 @@ SETUP = -1
 # What a host says of what another controller has taken down before it could start.
 BURIED = "stopped before it started"
 START_PATIENCE = 60.0
-RESTART_PATIENCE = 20.0
+# torchrun leaves workers that it ends for a restart 30 s, first on the node that failed and then
+# on the others.
+RESTART_PATIENCE = 60.0
 SIGNALS = dict(
     zip(
         (1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 13, 14, 15, 24, 25, 31),
@@ -73,6 +75,9 @@ class NodeState:
     workers: tuple[Worker, ...] = ()
     done: frozenset[int] = frozenset()
     """The pids of those that ended well."""
+
+    done_at: float = float("-inf")
+    """When the last of them did."""
 
     ended: NodeEnded | None = None
     away: LinkDown | None = None
@@ -146,8 +151,9 @@ def fold(state: RunState, event: Event) -> RunState:
         case WorkerEnded() if event.failed:
             return replace(state, failed=(*state.failed, event))
         case WorkerEnded() if event.node in state.nodes and not event.ours:
-            done = state.nodes[event.node].done | {event.pid}
-            return _node(state, event.node, done=done)
+            before = state.nodes[event.node]
+            latest = max(before.done_at, event.time)
+            return _node(state, event.node, done=before.done | {event.pid}, done_at=latest)
         case NodeEnded():
             return _node(state, event.node, phase="ended", since=event.time, ended=event)
         case LinkDown():
@@ -186,8 +192,11 @@ def _node(state: RunState, rank: int, **changes: object) -> RunState:
     return replace(state, nodes=state.nodes | {rank: after})
 
 
-def decide(state: RunState, now: float) -> Decision:
-    """What to do next; asked after every event and every so often."""
+def decide(state: RunState, now: float, unheard: frozenset[int] = frozenset()) -> Decision:
+    """What to do next; asked after every event and every so often.
+
+    `unheard` are nodes that were out of contact, and have not told yet all that happened meanwhile.
+    """
     if state.stop or state.plan is None:
         return Keep()
     if state.lost:
@@ -208,7 +217,7 @@ def decide(state: RunState, now: float) -> Decision:
             return _taken_down_before(node.host)
         if node.ended and not _went_well(node.ended):
             return Stop(f"torchrun on {node.host} {_end(node.ended)}", errors.JOB_FAILED)
-    return _world(state) or _stranded(state, now) or _late(state, now)
+    return _world(state) or _stranded(state, now, unheard) or _late(state, now)
 
 
 def _taken_down_before(host: str) -> Stop:
@@ -244,23 +253,32 @@ def _world(state: RunState) -> Stop | None:
     return None
 
 
-def _stranded(state: RunState, now: float) -> Stop | None:
+def _stranded(state: RunState, now: float, unheard: frozenset[int]) -> Stop | None:
     """Find a restart that cannot be: nodes that have finished do not come back, and all are needed.
 
     torchrun would wait for them until the rendezvous times out.
     """
+    # Of one that is not heard of nobody knows what it has restarted, or finished, meanwhile.
+    heard = {
+        rank: node
+        for rank, node in state.nodes.items()
+        if node.away is None and rank not in unheard
+    }
     finished = [
-        n.host
-        for n in state.nodes.values()
-        if n.workers and n.done.issuperset(worker.pid for worker in n.workers)
+        node
+        for node in heard.values()
+        if node.workers and node.done.issuperset(worker.pid for worker in node.workers)
     ]
+    if not finished:
+        return None
+    last = max(node.done_at for node in finished)
     for worker in state.failed:
         # Who handles SIGTERM may end well and come back: a while is left for that.
-        late = now - worker.time > RESTART_PATIENCE
-        if finished and late and state.nodes[worker.node].since < worker.time:
+        late = now - max(worker.time, last) > RESTART_PATIENCE
+        if late and worker.node in heard and heard[worker.node].since < worker.time:
             return Stop(
                 f"{_who(worker)} {_end(worker)}, and cannot be restarted: "
-                f"{', '.join(finished)} finished already",
+                f"{', '.join(node.host for node in finished)} finished already",
                 errors.JOB_FAILED,
             )
     return None

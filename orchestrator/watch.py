@@ -114,6 +114,8 @@ class Watch:
         self._introductions: dict[str, Call] = {}
         self._away = Backoff(fleet)
         self._behind: set[str] = set()
+        # Back from being away, with more to tell than has come yet.
+        self._unheard: set[str] = set()
         self._quiet: set[str] = set()
         self._listened = 0.0
         self._told = False
@@ -176,7 +178,7 @@ class Watch:
         over = self.state.nodes[node].over
         match item:
             case Arrived(_, {"caught_up": _}, _):
-                self._behind.discard(host)
+                self._caught_up(host)
             case Arrived(_, {"unstarted": _}, _) if host in self._behind:
                 what = f"{host}: nothing of the run is started yet, and only who began it can do so"
                 yield Warned(message=what, hint="`ddp-orch down` ends it, should that one be gone")
@@ -194,22 +196,26 @@ class Watch:
             case Lost() | Finished() if over:
                 pass  # as it should be: it has said its last word, or is known to be lost
             case Finished(_, answer, None):
-                self._behind.discard(host)
+                self._caught_up(host)
                 yield node_ended(node, host, why_untold(answer))
             case Finished(_, _, error) if error and not isinstance(error, HostError):
-                self._behind.discard(host)
+                self._caught_up(host)
                 waited = self.state.nodes[node].phase == "waiting"
                 begin = "could not be started: " if waited else ""
                 yield node_ended(node, host, begin + error.message)
             case Finished(_, _, error) | Lost(_, error):
                 yield from self._is_away(host, error)
 
+    def _caught_up(self, host: str) -> None:
+        self._behind.discard(host)
+        self._unheard.discard(host)
+
     # ---- losing a host, and finding it again ----
 
     def _is_away(self, host: str, error: DdpOrchError | None) -> Iterator[Event]:
         if not self._away.lost(host):
             return
-        self._behind.discard(host)  # the others do not wait for it
+        self._caught_up(host)  # the others do not wait for it
         message = error.message if error else ""
         node = self.nodes[host].rank
         yield LinkDown(host=host, node=node, message=message, time=time.time())
@@ -229,6 +235,7 @@ class Watch:
 
     def _is_back(self, host: str) -> Iterator[Event]:
         self._away.back(host)
+        self._unheard.add(host)
         node = self.nodes[host].rank
         yield LinkUp(host=host, node=node, time=time.time())
         ended = self.state.nodes[node].ended
@@ -245,7 +252,8 @@ class Watch:
             return
         if self.state.stop and not self._told:
             self.tell_all(self.state.stop.grace)  # another controller began it; may it be for all
-        match decide(self.state, time.time()):
+        unheard = frozenset(self.nodes[host].rank for host in self._unheard)
+        match decide(self.state, time.time(), unheard):
             case Stop(why, exit_code):
                 self.stop(why, exit_code, GRACE)
             case Warn(message, hint):

@@ -348,6 +348,29 @@ def test_success():
     )
 
 
+def test_a_restart_that_cannot_be_is_told_by_what_is_heard():
+    """a's restart is not known of while a is away; b did well in it, long after the failure."""
+    state = after(
+        *START, died(0, restart=0), down(0), up(1, turn=1), died(1, code=0, time=5000.0),
+        max_restarts=1,
+    )  # fmt: skip
+    assert decide(state, 9000.0) == Keep()
+    state = fold(state, back(0))
+    assert decide(state, 9000.0, unheard=frozenset([0])) == Keep()
+    assert isinstance(decide(state, 9000.0), Stop), "nothing of it has happened meanwhile"
+    assert decide(fold(state, dataclasses.replace(up(0, turn=1), time=112.0)), 9000.0) == Keep()
+    assert decide(state, 9000.0, unheard=frozenset([1])) == Keep()
+    assert decide(fold(state, down(1)), 9000.0) == Keep()
+
+
+def test_who_takes_all_of_torchruns_patience_to_end_may_come_back():
+    """It is told to end when the other restarts, and has 30 s; that it ends well is no finish."""
+    state = after(*START, died(0, time=110.0), died(1, code=0, time=139.0), max_restarts=1)
+    assert decide(state, 139.0 + RESTART_PATIENCE) == Keep()
+    assert isinstance(decide(state, 139.0 + RESTART_PATIENCE + 1), Stop)
+    assert RESTART_PATIENCE > 30 + 10, "on the node that failed others are ended first"
+
+
 def test_a_restart_that_cannot_be_ends_the_run():
     """What has finished does not come back; torchrun would wait for it until its time-out."""
     state = after(*START, died(0, code=0), died(1, restart=0), max_restarts=1)

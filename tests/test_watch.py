@@ -6,11 +6,12 @@ import errno
 import os
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import backoff, errors, watch
+from orchestrator import backoff, errors, state, watch
 from orchestrator.emit import Emitter
 from orchestrator.events import (
     Ended,
@@ -27,7 +28,7 @@ from orchestrator.events import (
 )
 from orchestrator.fleet import Lost
 from orchestrator.watch import Interrupts, Watch
-from tests.fake_run import Run, run
+from tests.fake_run import PLANNED, Run, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +156,29 @@ def test_a_host_that_cannot_be_reached_at_first_is_sought(run):
     run.everyone("end", 0)
     see(watched, lambda: watched.state.over)
     assert [type(e) for e in run.events if isinstance(e, LinkDown | LinkUp)] == [LinkDown, LinkUp]
+
+
+def test_one_that_is_back_has_not_told_yet_what_it_restarted(run, monkeypatch):
+    """Its workers may run again, and the others have ended well since."""
+    monkeypatch.setattr(state, "RESTART_PATIENCE", 0.0)
+    begun(run)
+    a, b = run.nodes.values()
+    watched = run.watch()
+    run.emit(replace(PLANNED, max_restarts=1))
+    for host in run.nodes:
+        watched.catch_up(host)
+    a.fail(1)
+    see(watched, lambda: watched.state.failed)
+    a.instead["follow.follow"] = lambda call: held.append(call)
+    held: list = []
+    a.lose()
+    b.fail(0)
+    see(watched, lambda: watched.state.nodes[1].done and held)
+    settle(watched)
+    assert run.of(StopAsked) == []
+    held[0].on_event({"caught_up": True}, b"")  # and nothing of the kind has happened
+    see(watched, lambda: run.of(StopAsked))
+    assert "cannot be restarted: b finished already" in run.of(StopAsked)[0].why
 
 
 def test_a_host_that_falls_silent_is_named_before_it_counts_as_lost(run):
