@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator import boot
 from orchestrator.errors import AgentFailed, DdpOrchError, HostError, LinkLost, RequestFailed
+from orchestrator.hostclock import HostClock, Now
 from orchestrator.node import frames
 
 if TYPE_CHECKING:
@@ -66,15 +67,13 @@ class Link:
         self.noise = b""
         self._heard = self._awake_since = self._asked = time.monotonic()
         self._handing_on = False
-        self.clock_offset = 0.0  # their clock minus ours
-        self.best_trip = float("inf")  # by which that is known; inf: not yet
+        self.clock = HostClock()
         self._on_lost = on_lost
         self._pipe: Pipe | None = None
         self._ending: Callable[[], tuple[int | None, str]] = lambda: (None, "")
         self._why_lost: Callable[[], LinkLost | None] = lambda: None
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count(1)
-        self._beats: dict[int, float] = {}
         self._loaded: set[str] = set()
         self._outbox: queue.SimpleQueue[tuple[dict[str, Any], bytes] | None] = queue.SimpleQueue()
         self._hello: Future[None] = Future()
@@ -174,7 +173,7 @@ class Link:
     def beat(self) -> None:
         """Ask for a sign of life; the answers also measure the host's clock."""
         number = next(self._numbers)
-        self._beats[number] = time.time()
+        self.clock.asked(number, _now())
         self.send({"op": "beat", "beat": number})
 
     def silence(self) -> float:
@@ -241,7 +240,7 @@ class Link:
 
     def _dispatch(self, head: dict[str, Any], body: bytes) -> None:
         if "beat" in head:
-            self._measure_clock(head)
+            self.clock.told(head["beat"], head["now"], _now())
             return
         call = self._calls.get(head.get("id", 0))
         if call is None:
@@ -256,14 +255,6 @@ class Link:
             call.future.set_result(head["done"])
         else:
             call.future.set_exception(failed)
-
-    def _measure_clock(self, head: dict[str, Any]) -> None:
-        """Cristian's algorithm: the shortest round trip says most about the other clock."""
-        now = time.time()
-        sent = self._beats.pop(head["beat"], now)
-        if now - sent <= self.best_trip:
-            self.best_trip = now - sent
-            self.clock_offset = head["now"] - (now + sent) / 2
 
     def _end(self, how: str) -> None:
         hung_up = self._closing  # whoever hears of it below may do so now, and it is a loss yet
@@ -297,3 +288,7 @@ class Link:
                 hint=f"look for {boot.STARTUP} that closes or redirects stdin",
             )
         return LinkLost(how, check="ssh.reach", host=self.host)
+
+
+def _now() -> Now:
+    return Now(time.time(), time.monotonic())

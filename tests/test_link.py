@@ -193,7 +193,8 @@ def test_a_late_answer_is_a_failure_of_the_request_alone(talk):
 def test_the_clock_is_measured(talk):
     talk.link.beat()
     talk.link.call("command.run", run(["true"])).result(SOON)  # answered after the beat
-    assert abs(talk.link.clock_offset) < SOON
+    assert abs(talk.link.clock.offset) < SOON
+    assert talk.link.clock.trip < SOON
 
 
 @linux
@@ -423,6 +424,18 @@ def test_nonsense_ends_the_link_and_nobody_waits(odd, sent):
     with pytest.raises(LinkLost):
         call.result(SOON)
     assert isinstance(lost.get(timeout=SOON), LinkLost)
+
+
+def test_a_clock_of_ours_that_is_set_is_no_round_trip(odd, monkeypatch):
+    link, far, _ = odd
+    real = time.time
+    link.beat()
+    monkeypatch.setattr(link_module.time, "time", lambda: real() - 3600)
+    call = link.prepare("x.y")
+    beat = frames.pack({"beat": 1, "now": real()})
+    far.sendall(frames.MARKER + beat + frames.pack({"id": call.number, "done": None}))
+    call.result(SOON)
+    assert (link.clock.offset, link.clock.trip) == (0.0, float("inf"))
 
 
 def test_answers_to_nobody_are_passed_over(odd):

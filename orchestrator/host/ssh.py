@@ -168,10 +168,10 @@ class SshHost:
         return self._link.silence()
 
     def our_time(self, theirs: float) -> float:
-        return theirs - self._link.clock_offset
+        return theirs - self._link.clock.offset
 
     def clock(self) -> tuple[float, float]:
-        return self._link.clock_offset, self._link.best_trip
+        return self._link.clock.offset, self._link.clock.trip
 
     def close(self) -> None:
         self._given_up = True  # who still connects goes no further, and tries nothing again
