@@ -84,6 +84,9 @@ class Pruned:
     unfinished: bool = False
     """Something that was over could not be removed."""
 
+    here: bool = False
+    """Only this machine's records were meant."""
+
     unreachable: tuple[HostError, ...] = ()
 
     @property

@@ -64,7 +64,7 @@ class LogHosts:
                 say(DdpOrchError(notice))
             if subject is None:
                 subject = self._found(entries, asked.name)
-            for alike in together(away):
+            for alike in together(away.items()):
                 say(alike)
             for host, error in self.failed.items():
                 if host not in away:

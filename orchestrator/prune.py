@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from orchestrator.reports import FoundRun, NodeReport
     from orchestrator.run import Options
 
+RECORDED = "a ddp-orch that runs now records it"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -92,6 +94,31 @@ def prune(
         )
     finally:
         survey.close()
+
+
+def prune_here(
+    names: Sequence[str],
+    confirm: Callable[[list[ListedRun]], bool],
+    warn: Callable[[str], None],
+) -> Pruned:
+    """Forget what this machine has of the runs of these names: their hosts may be gone for good."""
+    for left in local_runs.sweep():
+        warn(f"{left}")
+    named = _named(names, known(), elsewhere_too=False)
+    kept = [(run.name, RECORDED) for run in named if run.recording]
+    chosen = [run for run in named if not run.recording]
+    removed, refused = [], len(kept)
+    if chosen and confirm([from_record(run) for run in chosen]):
+        for run in chosen:
+            try:
+                local_runs.forget(run)
+            except UsageError as error:
+                kept.append((run.name, str(error)))
+            else:
+                removed.append(run.name)
+    return Pruned(
+        removed=tuple(removed), kept=tuple(kept), unfinished=len(kept) > refused, here=True
+    )
 
 
 def _long_over(every: Sequence[Candidate], now: float, older: float) -> list[Candidate]:
@@ -171,7 +198,7 @@ def why_kept(candidate: Candidate, now: float, older: float) -> str | None:
     """Say why a run is not to be forgotten; None where it is over."""
     name = candidate.run.name
     if candidate.here and candidate.here.recording:
-        return "a ddp-orch that runs now records it"
+        return RECORDED
     nodes = list(candidate.found.nodes.values()) if candidate.found else []
     for node in nodes:
         if node.state not in (*OVER, "absent", "unreadable", "elsewhere"):
@@ -184,7 +211,8 @@ def why_kept(candidate: Candidate, now: float, older: float) -> str | None:
         if node.state == "elsewhere" and not ended:
             return f"it may run where {node.host} cannot see it: on another host with this home"
     if candidate.unreachable and not ended:
-        return f"whether it has ended is not known: {_said(candidate.unreachable)}"
+        gone = f"if these hosts are gone for good: ddp-orch prune --here {name}"
+        return f"whether it has ended is not known: {_said(candidate.unreachable)}; {gone}"
     return None
 
 
@@ -196,7 +224,8 @@ def _forget(candidate: Candidate, survey: Survey) -> str | None:
             return "; ".join(map(str, failed))
     if candidate.unreachable:
         # Its record here says where the rest is, for another time.
-        return f"what is left on its other hosts stays: {_said(candidate.unreachable)}"
+        gone = f"if these are gone for good: ddp-orch prune --here {candidate.run.name}"
+        return f"what is left on its other hosts stays: {_said(candidate.unreachable)}; {gone}"
     if candidate.here:
         try:
             local_runs.forget(candidate.here)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -30,7 +31,7 @@ from orchestrator.plan import make_plan
 from orchestrator.program import files_to_ship
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from inventory.model import Host, Inventory
     from orchestrator.emit import Keeper, Sink
@@ -151,7 +152,7 @@ def exec_(
         joined = fleet.connect(lambda _: [])
         failed = {host: got for host, got in joined.items() if isinstance(got, HostError)}
         codes = dict.fromkeys(failed, errors.HOST)
-        for alike in together(failed):
+        for alike in together(failed.items()):
             on_failure(alike)
         for notice in doors.known.notices():
             on_failure(errors.DdpOrchError(notice))
@@ -182,13 +183,13 @@ def exec_(
         shown.close()
 
 
-def together(failed: dict[str, HostError]) -> list[HostError]:
+def together(failed: Iterable[tuple[str, HostError]]) -> list[HostError]:
     """Make one error of those that say the same of many hosts."""
     hosts: dict[tuple[str, str, str | None], list[str]] = {}
-    for host, error in failed.items():
+    for host, error in failed:
         hosts.setdefault((error.message, error.check, error.hint), []).append(host)
     return [
-        HostError(message, check=check, hint=hint, host=", ".join(names))
+        HostError(message, check=check, hint=hint, host=", ".join(dict.fromkeys(names)))
         for (message, check, hint), names in hosts.items()
     ]
 
@@ -220,17 +221,23 @@ def doors_for(options: Options) -> Doors:
 
 
 def fleet_of(
-    hosts: Sequence[Host], doors: Doors, meanwhile: Callable[[], None] = lambda: None
+    hosts: Sequence[Host] | Mapping[str, Host],
+    doors: Doors,
+    meanwhile: Callable[[], None] = lambda: None,
 ) -> Fleet:
-    """`meanwhile` is called again and again while hosts are connected."""
+    """Make a fleet of hosts, by their names or what else they are to be called.
+
+    `meanwhile` is called again and again while they are connected.
+    """
+    called = hosts if isinstance(hosts, Mapping) else {host.name: host for host in hosts}
 
     def answer_and() -> None:
         doors.questions.answer()
         meanwhile()
 
     return Fleet(
-        SshHosts(hosts, doors),
-        [host.name for host in hosts],
+        SshHosts(called, doors),
+        called,
         meanwhile=answer_and,
         close_last=doors.gateways.close,
     )

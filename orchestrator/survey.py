@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from inventory.model import Host, Inventory
-    from orchestrator.fleet import Fleet
     from orchestrator.reports import NodeReport
     from orchestrator.run import Options
 
@@ -49,29 +48,25 @@ class Survey:
     """The hosts of some inventories, asked once; to be closed."""
 
     def __init__(self, inventories: Iterable[Inventory], options: Options) -> None:
-        entries = {_key(host): host for each in inventories for host in each.hosts}
+        self._entries = {_key(host): host for each in inventories for host in each.hosts}
         self._doors = doors_for(options)
-        self._waves = [
-            (fleet_of(list(wave.values()), self._doors), wave) for wave in _waves(entries)
-        ]
+        # By their keys: runs' inventories may give one name to hosts that are not the same.
+        self._fleet = fleet_of(self._entries, self._doors)
         self._answers: dict[str, Answers] = {}
-        self._fleets: dict[str, Fleet] = {}
 
     def ask(self, warn: Callable[[str], None]) -> None:
         """Connect to all, as patiently as `up`, and ask those that can be reached."""
-        for fleet, wave in self._waves:
-            joined = fleet.connect(lambda _: [])
-            failed = {n: got for n, got in joined.items() if isinstance(got, HostError)}
-            wanted = {
-                name: {"state_dir": state_dir_of(host)}
-                for name, host in wave.items()
-                if name not in failed
-            }
-            told = fleet.ask("reports.list", wanted, ANSWER)
-            for name, host in wave.items():
-                said = failed.get(name) or told[name]
-                self._fleets[_key(host)] = fleet
-                self._answers[_key(host)] = _read(name, said, fleet)
+        joined = self._fleet.connect(lambda _: [])
+        failed = {key: got for key, got in joined.items() if isinstance(got, HostError)}
+        wanted = {
+            key: {"state_dir": state_dir_of(host)}
+            for key, host in self._entries.items()
+            if key not in failed
+        }
+        told = self._fleet.ask("reports.list", wanted, ANSWER)
+        for key, host in self._entries.items():
+            clock = self._fleet.hosts[key].our_time
+            self._answers[key] = _read(host.name, failed.get(key) or told[key], clock)
         for notice in self._doors.known.notices():
             warn(notice)
 
@@ -96,7 +91,7 @@ class Survey:
         errors: list[DdpOrchError] = []
         calls = {}
         for node in nodes:
-            host = self._fleets[keys[node.host]].hosts[node.host]
+            host = self._fleet.hosts[keys[node.host]]
             try:
                 call = host.call("reports.forget", {"folder": node.folder, "old": old})
                 calls[node.folder] = call
@@ -107,20 +102,16 @@ class Survey:
 
     def unreachable(self) -> list[HostError]:
         """Return those that did not answer, grouped by what they have in common."""
-        failed: dict[str, HostError] = {}
-        for told in self._answers.values():
-            failed.update(told.failed)
-        return together(failed)
+        return together(pair for told in self._answers.values() for pair in told.failed.items())
 
     def problems(self) -> list[str]:
         return [line for told in self._answers.values() for line in told.problems]
 
     def close(self) -> None:
-        for fleet, _ in self._waves:
-            fleet.close()
+        self._fleet.close()
 
 
-def _read(name: str, said: object, fleet: Fleet) -> Answers:
+def _read(name: str, said: object, our_time: Callable[[float], float]) -> Answers:
     match said:
         case HostError():
             return Answers(failed={name: said})
@@ -128,7 +119,7 @@ def _read(name: str, said: object, fleet: Fleet) -> Answers:
             failed = HostError(said.message, check="ssh.agent", hint=said.hint, host=name)
             return Answers(failed={name: failed})
         case _:
-            reports, problems = read_reports(name, said, fleet.hosts[name].our_time)
+            reports, problems = read_reports(name, said, our_time)
             return Answers(
                 reports=reports,
                 answered=[name],
@@ -138,14 +129,3 @@ def _read(name: str, said: object, fleet: Fleet) -> Answers:
 
 def _key(host: Host) -> str:
     return host.model_dump_json(include=REACHED_BY) + state_dir_of(host)
-
-
-def _waves(entries: dict[str, Host]) -> list[dict[str, Host]]:
-    """Part those that only share a name, as two runs' inventories may have it: a fleet has one."""
-    waves: list[dict[str, Host]] = []
-    for host in entries.values():
-        wave = next((wave for wave in waves if host.name not in wave), None)
-        if wave is None:
-            waves.append(wave := {})
-        wave[host.name] = host
-    return waves

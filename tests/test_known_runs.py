@@ -162,6 +162,58 @@ def test_the_end_outlives_an_attach_that_reaches_no_host(state):
     assert (folder / "events.jsonl").read_bytes().startswith(before)
 
 
+def test_a_run_whose_hosts_are_gone_for_good_can_be_forgotten(state):
+    folder, other = record("r", 40, None, FAR), record("other", 40, None, FAR)
+    kept = ddp_orch(state, "prune", "r")
+    assert (kept.returncode, folder.exists()) == (4, True)
+    assert "if these hosts are gone for good: ddp-orch prune --here r" in kept.stderr
+    unasked = ddp_orch(state, "prune", "--here", "r")
+    assert (unasked.returncode, folder.exists()) == (2, True)
+    assert unasked.stderr.splitlines()[-2:] == [
+        "ddp-orch: nothing was removed: it may still run, and nobody is here to be asked",
+        "  -> -y asks nobody",
+    ]
+    shown = ddp_orch(state, "prune", "--here", "-y", "r")
+    assert (shown.returncode, folder.exists(), other.exists()) == (0, False, True)
+    assert shown.stderr.splitlines() == [
+        "these records alone: no host is asked, and what hosts have of it stays",
+        "not known to have ended: r",
+    ]
+    assert shown.stdout.splitlines()[-1] == "1 run removed from this machine"
+
+
+def test_of_a_run_that_has_ended_the_record_here_goes_without_a_question(state):
+    folder = record("r", 1, ENDED, FAR)
+    kept = ddp_orch(state, "prune", "r")
+    assert (kept.returncode, folder.exists()) == (4, True)
+    assert "if these are gone for good: ddp-orch prune --here r" in kept.stderr
+    assert ddp_orch(state, "prune", "--here", "r").returncode == 0
+    assert not folder.exists()
+
+
+def test_what_is_recorded_at_this_moment_stays_here(state):
+    folder = record("r", 1, None, FAR)
+    held = RunStore.reopen("r")
+    shown = ddp_orch(state, "prune", "--here", "-y", "r")
+    held.close()
+    assert (shown.returncode, folder.exists()) == (101, True)
+    assert "r is kept: a ddp-orch that runs now records it" in shown.stderr
+
+
+@pytest.mark.parametrize("answer", [b"n\n", b"y\n"])
+def test_on_a_terminal_it_asks_before_it_forgets_what_may_run(state, answer):
+    folder = record("r", 1, None, FAR)
+    master, slave = pty.openpty()
+    try:
+        os.write(master, answer)
+        shown = ddp_orch(state, "prune", "--here", "r", stdin=slave)
+    finally:
+        os.close(master)
+        os.close(slave)
+    assert "[y/N]" in shown.stderr
+    assert folder.exists() is (answer == b"n\n")
+
+
 @pytest.mark.parametrize(
     ("answer", "env", "removed"),
     [

@@ -37,13 +37,15 @@ class Hosts:
         self.keeps: set[str] = set()
         self.forgotten: list[tuple[str, str]] = []
         self.made: list[str] = []
+        self.opening = lambda host: None
+        self.says = iter(())
         self.removing: threading.Event | None = None
         """When it is set the hosts have removed what they were asked to."""
 
     def make(self, hosts, doors) -> Fleet:
         making = Making()
         making.then = self._prepare
-        return Fleet(making, [host.name for host in hosts])
+        return Fleet(lambda key, on_lost: making(hosts[key].name, on_lost), hosts)
 
     def _prepare(self, host: FakeHost) -> None:
         self.made.append(host.name)
@@ -58,8 +60,10 @@ class Hosts:
                 threading.Thread(target=self._forget, args=(host.name, call, args)).start()
 
         def opening():
+            self.opening(host)
             if host.name in self.down:
-                raise HostError("no answer", check="ssh.reach", host=host.name, hint="wake it")
+                said = next(self.says, "no answer")
+                raise HostError(said, check="ssh.reach", host=host.name, hint="wake it")
 
         host.answer, host.opening = answer, opening
 
@@ -134,6 +138,18 @@ def test_two_hosts_of_one_name_are_both_asked(hosts):
     survey = asked(INVENTORY, other, kept)
     assert sorted(hosts.made) == ["gpu1", "gpu1", "gpu1", "gpu2"]
     assert survey.of(other).answered == survey.of(kept).answered == ["gpu1"]
+
+
+def test_hosts_of_one_name_are_asked_side_by_side_and_told_apart(hosts):
+    """Addresses are given out anew, and the records of old runs stay."""
+    others = [load_text(f"hosts: [{{name: gpu1, ssh: me@10.0.0.{n}}}]", "x.yaml") for n in range(4)]
+    all_there = threading.Barrier(4, timeout=20)
+    hosts.opening = lambda host: all_there.wait()
+    hosts.down = {"gpu1"}
+    hosts.says = iter(["no answer", "refused", "no answer", "no route"])
+    survey = asked(*others)
+    said = sorted(f"{error}" for error in survey.unreachable())
+    assert said == ["gpu1: no answer", "gpu1: no route", "gpu1: refused"]
 
 
 def test_those_that_do_not_answer_are_named_together(hosts):

@@ -15,7 +15,7 @@ from orchestrator.host.target import resolve
 from orchestrator.link import Call, Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import fabric
 
@@ -37,8 +37,9 @@ logging.getLogger("paramiko").addHandler(logging.NullHandler())
 class SshHosts:
     """Makes hosts by name. The first of a name may ask the person; those after it ask nobody."""
 
-    def __init__(self, entries: Iterable[HostEntry], doors: Doors) -> None:
-        self._entries = {entry.name: entry for entry in entries}
+    def __init__(self, entries: Mapping[str, HostEntry], doors: Doors) -> None:
+        """`entries` by what they are called here: two of them may have one name of their own."""
+        self._entries = dict(entries)
         self._doors = doors
         self._made: set[str] = set()
 

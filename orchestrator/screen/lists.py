@@ -103,12 +103,28 @@ def confirm(runs: Sequence[ListedRun], now: float, *, yes: bool) -> bool:
     return agreed(f"remove all that is kept of {_runs(len(runs))}, logs and all?")
 
 
+def confirm_here(runs: Sequence[ListedRun], now: float, *, yes: bool) -> bool:
+    """Say that hosts keep what they have, and ask; somebody has to say so of what may still run."""
+    runs_table(runs, now)
+    show_lines(["these records alone: no host is asked, and what hosts have of it stays"], Mask())
+    unknown = [run.name for run in runs if run.exit_code is None]
+    if unknown:
+        show_lines([f"not known to have ended: {', '.join(unknown)}"], Mask())
+    if yes or not (sys.stdin.isatty() or unknown):
+        return True
+    if not sys.stdin.isatty():
+        what = "nothing was removed: it may still run, and nobody is here to be asked"
+        raise UsageError(what, hint="-y asks nobody")
+    return agreed(f"remove what this machine has of {_runs(len(runs))}, logs and all?")
+
+
 @whole()
 def show_pruned(pruned: Pruned) -> None:
     for name, why in pruned.kept:
         show_lines([f"{name} is kept: {why}"], Mask())
     _show_unheard(pruned.unreachable, ())
-    sys.stdout.write(f"{_runs(len(pruned.removed))} removed\n")
+    where = " from this machine" if pruned.here else ""
+    sys.stdout.write(f"{_runs(len(pruned.removed))} removed{where}\n")
 
 
 def confirm_down(lines: Sequence[str], *, yes: bool) -> bool:

@@ -324,6 +324,14 @@ def prune(
     hosts: HostsOption = None,
     include: IncludeOption = None,
     exclude: ExcludeOption = None,
+    here: Annotated[
+        bool,
+        typer.Option(
+            "--here",
+            help="Only what this machine has of the runs named, whether they have ended or not: "
+            "no host is asked, and what hosts have stays there.",
+        ),
+    ] = False,
     accept_new_host_keys: AcceptOption = False,
     yes: YesOption = False,
 ) -> None:
@@ -331,26 +339,43 @@ def prune(
 
     On the hosts their folders go, logs and all. Runs known here, and with -i or -H
     those found there. A run whose hosts cannot all be reached keeps its record
-    here, so that it can be tried again.
+    here, so that it can be tried again; --here is for hosts that are gone for good.
     """
     import time
 
     from orchestrator import screen
     from orchestrator.prune import prune as forget_runs
+    from orchestrator.prune import prune_here
 
     refuse_words()
-    found = inventory_beside(inventory, hosts, include, exclude)
     options = options_of(None, None, None, None, accept_new_host_keys)
     sure = yes or bool(os.environ.get("DDP_ORCH_YES"))
     now = time.time()
-    pruned = forget_runs(
-        runs or (),
-        found,
-        seconds_of("--older", older),
-        options,
-        now,
-        lambda those: screen.confirm(those, now, yes=sure),
-        lambda warning: screen.show_lines([warning], options.mask),
-    )
+
+    def warn(line: str) -> None:
+        screen.show_lines([line], options.mask)
+
+    if here:
+        _refuse_beside_here(runs, inventory or hosts)
+        pruned = prune_here(
+            runs or (), lambda those: screen.confirm_here(those, now, yes=sure), warn
+        )
+    else:
+        pruned = forget_runs(
+            runs or (),
+            inventory_beside(inventory, hosts, include, exclude),
+            seconds_of("--older", older),
+            options,
+            now,
+            lambda those: screen.confirm(those, now, yes=sure),
+            warn,
+        )
     screen.show_pruned(pruned)
     raise typer.Exit(pruned.exit_code)
+
+
+def _refuse_beside_here(runs: list[str] | None, there: object) -> None:
+    if there:
+        raise UsageError("--here asks no host: -i and -H do not apply")
+    if not runs:
+        raise UsageError("--here is for runs that are named", hint="ddp-orch prune --here RUN")

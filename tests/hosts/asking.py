@@ -12,7 +12,8 @@ from orchestrator.host.ssh import SshHosts
 
 _, inventory, op, folders, args = sys.argv
 hosts = load(inventory).hosts
-fleet = Fleet(SshHosts(hosts, all_doors(accept_new=False)), [host.name for host in hosts])
+by_name = {host.name: host for host in hosts}
+fleet = Fleet(SshHosts(by_name, all_doors(accept_new=False)), by_name)
 fleet.connect(lambda _: [])
 pairs = zip(hosts, json.loads(folders), strict=True)
 asked = {host.name: {"folder": folder, **json.loads(args)} for host, folder in pairs}
