@@ -68,7 +68,7 @@ def _on_hosts(
 ) -> Begun:
     survey = Survey([inventory], options)
     try:
-        survey.ask(warn)
+        survey.ask(warn, None if wanted is None else [wanted])
         found = [run for run in on_hosts(inventory, survey) if run.plan]
         found.sort(key=lambda run: run.started or 0.0, reverse=True)
         try:

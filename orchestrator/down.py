@@ -82,7 +82,8 @@ def down_on(
     """Take down what the hosts themselves tell of, whichever machine it was started from."""
     survey = Survey([inventory], options)
     try:
-        survey.ask(lambda notice: listener.warn(notice, None))
+        names = None if wanted is None else [wanted]
+        survey.ask(lambda notice: listener.warn(notice, None), names)
     finally:
         survey.close()
     said = survey.of(inventory)

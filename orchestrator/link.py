@@ -164,7 +164,13 @@ class Link:
         assert self._pipe is not None
         while message := self._outbox.get():
             try:
-                self._pipe.sendall(frames.pack(*message))
+                frame = frames.pack(*message)
+            except ValueError as error:  # too large: that request's failure, not the link's
+                if call := self._calls.pop(message[0].get("id", 0), None):
+                    call.future.set_exception(RequestFailed(f"{error}", host=self.host))
+                continue
+            try:
+                self._pipe.sendall(frame)
             except Exception:  # noqa: BLE001  paramiko's are many, and what follows is the same
                 # The reader sees the same end and tells whoever waits what became of it.
                 self._pipe.close()

@@ -86,10 +86,11 @@ class LogHosts:
 
     def _found(self, entries: Sequence[Host], name: str | None) -> Subject:
         """Find the run by what the hosts have of it."""
-        places = {h.name: {"state_dir": state_dir_of(h)} for h in entries}
+        names = None if name is None else [name]
+        places = {h.name: {"state_dir": state_dir_of(h), "names": names} for h in entries}
         asked = {host: args for host, args in places.items() if host not in self.failed}
         reports: list[NodeReport] = []
-        for host, answer in self.fleet.ask("reports.list", asked, ANSWER).items():
+        for host, answer in self.fleet.ask("reports.tell", asked, ANSWER).items():
             if isinstance(answer, DdpOrchError):
                 self.failed[host] = answer
                 continue

@@ -72,7 +72,8 @@ def prune(
     old = [run for run in local if names or now - (run.ended_at or run.started) > older]
     survey = Survey(filter(None, [*(run.inventory for run in old), inventory]), options)
     try:
-        survey.ask(warn)
+        alone = [*names, *(run.name for run in old)]
+        survey.ask(warn, alone if names or inventory is None else None)
         every = _candidates(old, inventory, survey)
         wanted = _those(names, every, survey) if names else _long_over(every, now, older)
         judged = [(each, why_kept(each, now, older)) for each in wanted]

@@ -41,10 +41,11 @@ def ps(
         fitting = [run for run in local if run.name.startswith(wanted)]
         local = [find(wanted)] if inventory is None else fitting
     # What has ended is told from its record, without a look at any host.
-    asked = [run.inventory for run in local if not run.ended]
-    survey = Survey(filter(None, [*asked, inventory]), options)
+    asked = [run for run in local if not run.ended]
+    names = [wanted] if wanted is not None else [run.name for run in asked]
+    survey = Survey(filter(None, [*(run.inventory for run in asked), inventory]), options)
     try:
-        survey.ask(warn)
+        survey.ask(warn, names if wanted is not None or inventory is None else None)
     finally:
         survey.close()
     runs = listed(local, inventory, survey)

@@ -164,6 +164,7 @@ def read_reports(
     if not isinstance(answer, list):
         return [], [NONSENSE]
     found, problems = [], []
+    plans = _plans(answer)
     for entry in answer:
         if not isinstance(entry, dict):
             problems.append(NONSENSE)
@@ -172,18 +173,24 @@ def read_reports(
         if where is None:
             problems.append(_text(entry.get("problem")) or NONSENSE)
             continue
-        found.append(_report(host, where["run"], int(where["node"]), entry, our_time))
+        found.append(_report(host, where["run"], int(where["node"]), entry, plans, our_time))
     return found, list(dict.fromkeys(problems))
 
 
 def _report(
-    host: str, run: str, node: int, entry: dict[str, Any], our_time: Callable[[float], float]
+    host: str,
+    run: str,
+    node: int,
+    entry: dict[str, Any],
+    plans: Mapping[str, Planned],
+    our_time: Callable[[float], float],
 ) -> NodeReport:
     known: Any = {"run": run, "node": node, "host": host, "folder": entry["folder"]}
     try:
         state = NODE_STATES[NODE_STATES.index(entry["state"])]
         record, end, stop = (_record(entry[name]) for name in ("record", "exit", "stop"))
-        plan = _plan(record.get("plan"), run, node)
+        plan = plans.get(entry.get("plan_of", entry["folder"]))
+        fits = plan is not None and plan.run == run and node < len(plan.hosts)
         # A run that is not over has no end yet; one may have been written at this moment.
         end = end if state == "ended" else {}
         return NodeReport(
@@ -191,7 +198,7 @@ def _report(
             state=state,
             owner=_text(record.get("owner")),
             started=_time(record.get("time"), our_time),
-            plan=plan,
+            plan=plan if fits else None,
             code=_whole(end.get("code")),
             signal=_whole(end.get("signal")),
             reason=_text(end.get("reason")),
@@ -209,7 +216,17 @@ def _report(
         return NodeReport(**known, state="unreadable", problem=NONSENSE)
 
 
-def _plan(value: object, run: str, node: int) -> Planned | None:
+def _plans(answer: Iterable[object]) -> dict[str, Planned]:
+    """Return the runs' plans by the folders they are told with; other nodes' reports name these."""
+    found = {}
+    for entry in answer:
+        match entry:
+            case {"folder": str(folder), "record": {"plan": value}} if plan := _plan(value):
+                found[folder] = plan
+    return found
+
+
+def _plan(value: object) -> Planned | None:
     """Read the plan that was left with the host for whoever attaches; None where it is none."""
     try:
         plan = parse(json.dumps(value))
@@ -217,7 +234,7 @@ def _plan(value: object, run: str, node: int) -> Planned | None:
         return None
     if not isinstance(plan, Planned) or not plan.is_sound or not all(map(_is_folder, plan.folders)):
         return None
-    return plan if plan.run == run and node < len(plan.hosts) else None
+    return plan
 
 
 def _is_folder(path: str) -> bool:

@@ -15,7 +15,7 @@ from orchestrator.reports import read_reports
 from orchestrator.run import doors_for, fleet_of, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from inventory.model import Host, Inventory
     from orchestrator.reports import NodeReport
@@ -54,16 +54,19 @@ class Survey:
         self._fleet = fleet_of(self._entries, self._doors)
         self._answers: dict[str, Answers] = {}
 
-    def ask(self, warn: Callable[[str], None]) -> None:
-        """Connect to all, as patiently as `up`, and ask those that can be reached."""
+    def ask(self, warn: Callable[[str], None], names: Sequence[str] | None = None) -> None:
+        """Connect to all, as patiently as `up`, and ask those that can be reached.
+
+        `names`: only of runs whose names begin with one of these.
+        """
         joined = self._fleet.connect(lambda _: [])
         failed = {key: got for key, got in joined.items() if isinstance(got, HostError)}
         wanted = {
-            key: {"state_dir": state_dir_of(host)}
+            key: {"state_dir": state_dir_of(host), "names": names}
             for key, host in self._entries.items()
             if key not in failed
         }
-        told = self._fleet.ask("reports.list", wanted, ANSWER)
+        told = self._fleet.ask("reports.tell", wanted, ANSWER)
         for key, host in self._entries.items():
             clock = self._fleet.hosts[key].our_time
             self._answers[key] = _read(host.name, failed.get(key) or told[key], clock)

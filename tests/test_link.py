@@ -438,6 +438,18 @@ def test_a_clock_of_ours_that_is_set_is_no_round_trip(odd, monkeypatch):
     assert (link.clock.offset, link.clock.trip) == (0.0, float("inf"))
 
 
+def test_what_is_too_large_to_be_sent_fails_alone(odd):
+    link, far, lost = odd
+    far.sendall(frames.MARKER)
+    call = link.call("files.put", {"path": "code/x"}, b"x" * frames.LARGEST)
+    with pytest.raises(RequestFailed, match="a message of 64 MiB is too large"):
+        call.result(SOON)
+    other = link.prepare("x.y")
+    far.sendall(frames.pack({"id": other.number, "done": "mine"}))
+    assert other.result(SOON) == "mine"
+    assert lost.empty()
+
+
 def test_answers_to_nobody_are_passed_over(odd):
     link, far, lost = odd
     call = link.prepare("x.y")

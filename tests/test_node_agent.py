@@ -304,6 +304,12 @@ def test_what_does_not_work_is_answered_and_the_agent_lives(boot_agent):
     assert failed["where"].startswith("<ddp_orch_node.files>:")
     agent.ask(6, "runs.prepare", run="r", node=0, state_dir="/no/such/folder", told={})
     assert agent.answer(6)["failed"] == "/no/such/folder: No such file or directory"
+    agent.send({"op": "load", "name": "large"}, b"def tell(call, what): return what * (65 << 20)")
+    agent.ask(8, "large.tell", what="x")
+    assert agent.answer(8)["failed"] == "a message of 65 MiB is too large"
+    agent.send({"op": "load", "name": "odd"}, b"def tell(call): return object()")
+    agent.ask(9, "odd.tell")
+    assert "not JSON serializable" in agent.answer(9)["failed"]
     agent.send({"op": "load", "name": "broken"}, b"this is no Python")
     agent.ask(5, "broken.run")
     assert "failed" in agent.answer(5)

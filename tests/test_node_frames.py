@@ -49,6 +49,14 @@ def test_an_oversized_length_is_refused_before_the_bytes_come(lengths):
         frames.Unpacker().feed(struct.pack(">II", *lengths))
 
 
+@pytest.mark.parametrize(
+    ("head", "body"), [({}, b"x" * frames.LARGEST), ({"x": "y" * frames.LARGEST}, b"")]
+)
+def test_what_the_other_end_would_refuse_is_not_packed(head, body):
+    with pytest.raises(ValueError, match="a message of 64 MiB is too large"):
+        frames.pack(head, body)
+
+
 def test_a_head_survives_what_json_allows_and_the_wire_does_not():
     head = {"line": "a\nb", "mark": "\x01", "half a pair": "\udc80", "umlaut": "ä"}
     assert frames.Unpacker().feed(frames.pack(head)) == [(head, b"")]

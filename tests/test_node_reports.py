@@ -91,6 +91,47 @@ def test_every_nodes_folder_is_told_of(state, living):
     assert reports.status(None, ended["folder"]) == ended
 
 
+def plan(run, nodes):
+    """Make a plan as large as that of a run on so many hosts is."""
+    folders = [f"/home/u/.ddp-orch/runs/{run}/{rank}" for rank in range(nodes)]
+    return {"event": "Planned", "run": run, "folders": folders}
+
+
+def told_in_brief(state, names=None):
+    return {
+        told["folder"].partition("/runs/")[2]: told for told in reports.tell(None, state, names)
+    }
+
+
+def test_a_runs_plan_is_told_once_and_of_records_what_is_wanted(state):
+    for run in ("brave-otter", "calm-owl"):
+        for rank in range(16):
+            more = {"plan": plan(run, 16), "owner": "al", "cookie": "not to be told"}
+            node(state, run, rank, run_json=more)
+    node(state, "calm-owl", 16, run_json={"plan": plan("another's", 1)})
+    node(state, "calm-owl", 17)
+    node(state, "calm-owl", 18, run_json=None)
+    told = told_in_brief(state)
+    for run in ("brave-otter", "calm-owl"):
+        first = str(state / "runs" / run / "0")
+        assert {told[f"{run}/{rank}"]["plan_of"] for rank in range(16)} == {first}
+        known = told[f"{run}/0"]["record"]
+        assert known == {"version": 1, "owner": "al", "time": 1.0, "plan": plan(run, 16)}
+        assert told[f"{run}/7"]["record"] == {"version": 1, "owner": "al", "time": 1.0}
+        assert json.dumps(told).count(json.dumps(plan(run, 16))) == 1
+    assert told["calm-owl/16"]["record"]["plan"] == plan("another's", 1)
+    assert told["calm-owl/17"]["record"] == {"version": 1, "time": 1.0}
+    assert told["calm-owl/18"]["record"] is None
+
+
+def test_only_of_runs_that_are_asked_about(state):
+    for run in ("brave-otter", "brave-owl", "calm-owl"):
+        node(state, run)
+    assert list(told_in_brief(state, ["brave-otter", "calm"])) == ["brave-otter/0", "calm-owl/0"]
+    assert list(told_in_brief(state, ["brave"])) == ["brave-otter/0", "brave-owl/0"]
+    assert told_in_brief(state, []) == {}
+
+
 def test_without_any_and_without_the_folder(state):
     assert listed() == {}
     state.mkdir(mode=0o700)
@@ -221,6 +262,9 @@ def test_on_every_python(version, state, boot_agent, living):
     assert "run runs is not over here (running), and is kept" in agent.answer(2)["failed"]
     agent.ask(3, "reports.forget", folder=str(over))
     assert agent.answer(3)["done"] is None
+    agent.ask(5, "reports.tell", state_dir="~/.ddp-orch", names=["run"])
+    (told,) = agent.answer(5)["done"]
+    assert (told["folder"], told["state"]) == (str(running), "running")
     agent.ask(4, "reports.status", folder=str(over))
     assert agent.answer(4)["done"]["state"] == "absent"
     assert agent.close() is not None

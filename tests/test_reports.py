@@ -145,6 +145,21 @@ def test_a_plan_that_is_none_is_passed_over(plan):
     assert (told.plan, told.state) == (None, "ended")
 
 
+def test_a_plan_is_told_with_one_node_and_is_that_of_the_others():
+    brief = {key: value for key, value in RECORD.items() if key != "plan"}
+    first = raw()
+    named = raw(rank=1, record=brief, plan_of=first["folder"])
+    found, problems = read_reports("gpu1", [named, first], float)
+    assert ([one.plan for one in found], problems) == ([PLANNED, PLANNED], [])
+    other = raw(run="calm-owl", record=brief, plan_of=first["folder"])
+    third = raw(rank=2, record=brief, plan_of=first["folder"])
+    nowhere = raw(rank=1, record=brief, plan_of="/nowhere")
+    for wrong in (other, third, nowhere):
+        assert read_reports("gpu1", [wrong, first], float)[0][0].plan is None
+    (nonsense, _), _ = read_reports("gpu1", [raw(record=brief, plan_of=[1]), first], float)
+    assert nonsense.problem == "its report makes no sense"
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),

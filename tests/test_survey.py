@@ -37,6 +37,9 @@ class Hosts:
         self.keeps: set[str] = set()
         self.forgotten: list[tuple[str, str]] = []
         self.made: list[str] = []
+        self.names: list[list[str] | None] = []
+        """Which runs were asked about, each time."""
+
         self.opening = lambda host: None
         self.says = iter(())
         self.removing: threading.Event | None = None
@@ -51,7 +54,8 @@ class Hosts:
         self.made.append(host.name)
 
         def answer(call, args, body):
-            if call.op == "reports.list":
+            if call.op == "reports.tell":
+                self.names.append(args["names"])
                 self._list(host.name, call)
             elif host.name in self.keeps:
                 call.future.set_exception(RequestFailed("it is kept", host=host.name))
@@ -188,6 +192,33 @@ def test_a_host_of_the_inventory_that_could_not_be_asked_is_no_success(hosts, do
     assert ps(None, INVENTORY, Options(), NOW, lambda _: None).exit_code == 0
     hosts.down = down
     assert ps(None, INVENTORY, Options(), NOW, lambda _: None).exit_code == 4
+
+
+def test_only_the_runs_that_are_meant_are_asked_about(hosts):
+    """On one home of many hosts each tells of all nodes of all runs."""
+    record("brave-otter")
+    ended = Ended(
+        run="calm-owl", exit_code=0, seconds=9.0, hosts=("gpu1",), why="w", failure=None,
+        survivors=(), logs="",
+    )  # fmt: skip
+    record("calm-owl", 5.0, ended)
+    for wanted, inventory, names in [
+        ("brave", None, ["brave"]),
+        (None, None, ["brave-otter"]),
+        ("calm", INVENTORY, ["calm"]),
+        (None, INVENTORY, None),
+    ]:
+        hosts.names.clear()
+        ps(wanted, inventory, Options(), NOW, lambda _: None)
+        assert hosts.names == [names, names]
+    for wanted, inventory, names in [
+        ((), None, ["brave-otter", "calm-owl"]),
+        (("brave",), INVENTORY, ["brave", "brave-otter"]),
+        ((), INVENTORY, None),
+    ]:
+        hosts.names.clear()
+        pruned(*wanted, inventory=inventory, confirm=lambda _: False)
+        assert hosts.names == [names, names]
 
 
 def test_a_run_here_is_not_listed_again_for_its_hosts(hosts):

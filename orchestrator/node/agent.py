@@ -55,7 +55,10 @@ class Agent:
         self._beats: queue.SimpleQueue[int] = queue.SimpleQueue()
 
     def send(self, head: dict[str, Any], body: bytes = b"") -> None:
-        data = memoryview(frames.pack(head, body))
+        self._write(frames.pack(head, body))
+
+    def _write(self, frame: bytes) -> None:
+        data = memoryview(frame)
         with self._writing:
             try:
                 while data:
@@ -130,20 +133,23 @@ class Agent:
         try:
             module, _, function = head["op"].partition(".")
             run = getattr(sys.modules[PACKAGE + "." + module], function)
-            answer = {"id": head["id"], "done": run(call, **head["args"])}
+            answer = frames.pack({"id": head["id"], "done": run(call, **head["args"])})
         except Exception as error:
             where = error.__traceback__
             while where and where.tb_next:
                 where = where.tb_next
-            answer = {
-                "id": head["id"],
-                "failed": words_of(error),
-                "kind": type(error).__name__,
-                "errno": getattr(error, "errno", None),
-                "where": where and "%s:%d" % (where.tb_frame.f_code.co_filename, where.tb_lineno),
-            }
+            answer = frames.pack(
+                {
+                    "id": head["id"],
+                    "failed": words_of(error),
+                    "kind": type(error).__name__,
+                    "errno": getattr(error, "errno", None),
+                    "where": where
+                    and "%s:%d" % (where.tb_frame.f_code.co_filename, where.tb_lineno),
+                }
+            )
         self._calls.pop(head["id"], None)
-        self.send(answer)
+        self._write(answer)
 
 
 def words_of(error: Exception) -> str:

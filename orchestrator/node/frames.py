@@ -25,6 +25,8 @@ EXIT_NO_INPUT = 96
 
 def pack(head: dict[str, Any], body: bytes = b"") -> bytes:
     text = json.dumps(head, separators=(",", ":")).encode("ascii")
+    if len(text) + len(body) > LARGEST:
+        raise ValueError("a message of %d MiB is too large" % ((len(text) + len(body)) >> 20))
     return LENGTHS.pack(len(text), len(body)) + text + body
 
 

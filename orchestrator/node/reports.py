@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from . import files, outputs, processes, record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Iterator, List  # `list` is a request here
+    from typing import Any, Iterator, List, Sequence  # `list` is no type here
 
     from .agent import Call
 
@@ -24,16 +25,48 @@ OVER = ("ended", "rebooted")
 OLDER = "written by an older ddp-orch: its logs can be read; whether it runs is not known"
 
 
-def list(call: Call | None, state_dir: str) -> List[dict[str, Any]]:
-    """Report every node's folder; several hosts that share a home all report the same ones."""
+# What is told of a node's record; the rest of it is of no interest elsewhere.
+TOLD = ("version", "owner", "time")
+
+
+def tell(call: Call, state_dir: str, names: Sequence[str] | None = None) -> List[dict[str, Any]]:
+    """Report as `list` does, in few words: with hundreds of nodes on one home they are many.
+
+    Every node's record has the plan of the whole run, which is told once: "plan_of" is the folder
+    that it was told with.
+    """
+    told_with: dict[str, str] = {}
+    reports = list(call, state_dir, names)
+    for told in reports:
+        known = told["record"]
+        if not known:
+            continue
+        told["record"] = {key: known[key] for key in TOLD if key in known}
+        if known.get("plan") is not None:
+            text = json.dumps(known["plan"], sort_keys=True)
+            told["plan_of"] = told_with.setdefault(text, told["folder"])
+            if told["plan_of"] == told["folder"]:
+                told["record"]["plan"] = known["plan"]
+    return reports
+
+
+def list(
+    call: Call | None, state_dir: str, names: Sequence[str] | None = None
+) -> List[dict[str, Any]]:
+    """Report every node's folder; several hosts that share a home all report the same ones.
+
+    `names`: only of runs whose names begin with one of these.
+    """
     base = files.base_of(state_dir)
     runs = os.path.join(base, "runs")
     for place in (base, runs):
         if not os.path.lexists(place):
             return []
         files.private(place)
-    names = [name for name in outputs.listed(runs) if files.RUN_NAME.match(name)]
-    return [told for name in names for told in of_run(os.path.join(runs, name))]
+    there = [name for name in outputs.listed(runs) if files.RUN_NAME.match(name)]
+    if names is not None:
+        there = [name for name in there if name.startswith(tuple(names))]
+    return [told for name in there for told in of_run(os.path.join(runs, name))]
 
 
 def of_run(folder: str) -> Iterator[dict[str, Any]]:
