@@ -11,6 +11,7 @@ from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from orchestrator.backpressure import Room
 from orchestrator.connection import Connection, Joined
 from orchestrator.errors import DdpOrchError, HostError
 
@@ -24,9 +25,11 @@ AT_ONCE = 128
 BEAT = 5.0
 # Three beats missed twice over: a laptop's Wi-Fi may be away for a while.
 PATIENCE = 30.0
-# Reader threads wait when the screen cannot keep up; then ssh's own windows hold the hosts' agents
-# back, and the jobs, which write to files, do not notice.
-QUEUE = 2000
+# So many bytes may wait for a screen that cannot keep up, then reader threads do; ssh's own windows
+# hold the hosts' agents back, and the jobs, which write to files, do not notice.
+ROOM = 16 << 20
+# What an event takes beside its body, about.
+EVENT = 1 << 10
 # How often it is looked whether a host is overdue, or somebody is to be asked, in seconds.
 LOOK = 0.02
 # How often it is looked whether a reconnect has had its time, in seconds.
@@ -91,7 +94,7 @@ class Fleet:
         self._make_host = make_host
         self._meanwhile = meanwhile
         self._queue: queue.SimpleQueue[tuple[Connection, Item]] = queue.SimpleQueue()
-        self._room = threading.Semaphore(QUEUE)
+        self._room = Room(ROOM)
         self._gate = threading.Semaphore(AT_ONCE)
         self._closed = threading.Event()
         self._leaving = threading.Lock()
@@ -216,7 +219,7 @@ class Fleet:
             except queue.Empty:
                 return None
             if isinstance(item, Arrived):
-                self._room.release()
+                self._room.give_back(EVENT + len(item.body))
             if isinstance(item, Rejoined | StillAway):
                 del self._coming[item.host]
             if isinstance(item, Rejoined):
@@ -254,7 +257,7 @@ class Fleet:
     def _arrived(self, connection: Connection, item: Arrived) -> None:
         # In a reader's thread: it waits for room. Once nobody takes any more, nothing may wait.
         while not (self._closed.is_set() or connection.replaced):
-            if self._room.acquire(timeout=0.5):
+            if self._room.take(EVENT + len(item.body), 0.5):
                 self._queue.put((connection, item))
                 return
 

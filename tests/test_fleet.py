@@ -11,7 +11,7 @@ import pytest
 from orchestrator import fleet as fleet_module
 from orchestrator.connection import Joined
 from orchestrator.errors import DdpOrchError, HostError, LinkLost, RequestFailed
-from orchestrator.fleet import QUEUE, Arrived, Finished, Fleet, Lost, Rejoined, StillAway
+from orchestrator.fleet import EVENT, ROOM, Arrived, Finished, Fleet, Lost, Rejoined, StillAway
 from orchestrator.link import Call, Link
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from orchestrator.host.protocol import Request
 
 SOON = 5.0
+QUEUE = ROOM // EVENT
 
 
 class FakeHost:
@@ -298,6 +299,36 @@ def test_a_full_queue_holds_writers_back_and_loses_nothing(fleet, hosts):
     writer.join(SOON)
 
 
+def test_what_waits_is_held_back_by_its_size(fleet, hosts):
+    """Of a large log each event has a quarter of a megabyte."""
+    call = fleet.stream("a", "follow.follow", {})
+    size = 1 << 18
+    count = 3 * ROOM // size
+
+    def write() -> None:
+        for n in range(count):
+            call.on_event({"n": n}, bytes(size))
+
+    writer = threading.Thread(target=write, daemon=True)
+    writer.start()
+    until(lambda: fleet._room.free < size + EVENT)
+    assert fleet._queue.qsize() == ROOM // (size + EVENT)
+    assert [told(fleet).event["n"] for _ in range(count)] == list(range(count))
+    writer.join(SOON)
+    assert fleet._room.free == ROOM
+
+
+def test_one_that_is_larger_than_all_room_comes_alone(fleet, hosts):
+    call = fleet.stream("a", "follow.follow", {})
+    sizes = [10, ROOM + 1, 20, ROOM + 2, 30]
+    writer = threading.Thread(
+        target=lambda: [call.on_event({}, bytes(size)) for size in sizes], daemon=True
+    )
+    writer.start()
+    assert [len(told(fleet).body) for _ in sizes] == sizes
+    writer.join(SOON)
+
+
 def test_a_full_queue_does_not_hold_the_closing_back(fleet, hosts):
     call = fleet.stream("a", "follow.follow", {})
     for n in range(QUEUE):
@@ -434,7 +465,7 @@ def test_old_news_are_not_taken_for_the_new_connections(connected, making):
     go_on.set()
     until(lambda: not connected._queue.empty())
     for _ in range(QUEUE + 10):  # more than there is room for, were it not given back
-        if connected._room._value:
+        if connected._room.free:
             streaming.on_event({"n": 2}, b"")
     streaming.future.set_result("done")
     assert told(connected) == Rejoined("a")
@@ -442,7 +473,7 @@ def test_old_news_are_not_taken_for_the_new_connections(connected, making):
     first.lose("a", gone("a"))
     streaming.on_event({"n": 3}, b"")
     assert connected.next(0) is None
-    assert connected._room._value == QUEUE
+    assert connected._room.free == ROOM
     connected.stream("a", "x.y", {}).future.set_result("new")
     assert told(connected) == Finished("a", "new", None)
 
