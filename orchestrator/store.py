@@ -86,7 +86,10 @@ class RunStore:
         self.logs = self.folder / LOGS
         self._inventory_json = inventory_json
         self._before: list[Event] | None = []
-        self._reopened = False
+        # Of a record that is gone on with: how much of it was there, and which nodes have told
+        # nothing since.
+        self._old = 0
+        self._silent: set[int] = set()
         self._plan: Planned | None = None
         self._lock: int | None = None
         self._files: dict[str, IO[bytes]] = {}
@@ -122,9 +125,12 @@ class RunStore:
             store._lock = lock(store.folder / LOCK, MOMENT)
             if store._lock is None:
                 return None
-            store._before, store._reopened = None, True
+            store._before = None
             store.logs.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-            store._plan = next((e for _, e in store._lines() if isinstance(e, Planned)), None)
+            data = (store.folder / EVENTS).read_bytes()
+            store._old = len(data)
+            store._plan = next((e for _, e in _events(data) if isinstance(e, Planned)), None)
+            store._silent = set(range(len(store._plan.hosts))) if store._plan else set()
         except OSError as error:
             store.close()
             what = f"the record {store.folder} cannot be written to: {error.strerror}"
@@ -142,26 +148,29 @@ class RunStore:
         finally:
             store.close()
 
-    def _lines(self) -> Iterator[tuple[bytes, Event | None]]:
-        """Read what is on record, but for lines that are none."""
-        with (self.folder / EVENTS).open("rb") as file:
-            for line in file:
-                with contextlib.suppress(ValueError):
-                    yield line, event_of(line)
+    def _forget_what_comes_again(self, node: int) -> None:
+        """Make room for what a node's host tells once more, from its beginning.
 
-    def _forget_what_comes_again(self) -> None:
-        """Make room for what hosts tell once more, from its beginning.
-
-        Not before one does, and never the end: where no host is there any more nothing else is
-        known of the run. Of several the last one counts.
+        Not before it does: its folder there may be gone for good. And never the end: of several the
+        last one counts.
         """
-        lines = [pair for pair in self._lines() if not isinstance(pair[1], (*TOLD, Detached))]
-        ends = [event for _, event in lines if isinstance(event, Ended)]
-        told = [line for line, event in lines if event not in ends[:-1]]
+        if node not in self._silent:
+            return
+        data = (self.folder / EVENTS).read_bytes()
+        lines = list(_events(data[: self._old]))
+        end = next((event for _, event in reversed(lines) if isinstance(event, Ended)), None)
+        kept = b"".join(
+            line
+            for line, event in lines
+            if not (isinstance(event, TOLD) and event.node == node)
+            and not isinstance(event, Detached)
+            and (event is end or not isinstance(event, Ended))
+        )
         if file := self._files.pop(EVENTS, None):
             file.close()
-        self._put(EVENTS, b"".join(told))
-        self._reopened = False
+        self._put(EVENTS, kept + data[self._old :].lstrip(b"\n"))
+        self._old = len(kept)
+        self._silent.discard(node)
 
     # ---- writing ----
 
@@ -183,8 +192,9 @@ class RunStore:
         if self._before is None:
             # Who attaches tells its own sinks of the plan again; it is the record's first line.
             if not isinstance(event, Planned):
-                if self._reopened and isinstance(event, TOLD):
-                    self._forget_what_comes_again()
+                # That it ends may be our own word, of one that is not there any more.
+                if isinstance(event, TOLD) and not isinstance(event, NodeEnded):
+                    self._forget_what_comes_again(event.node)
                 self._write(event)
             return
         self._before.append(event)
@@ -269,6 +279,13 @@ class RunStore:
             for path in self.logs.iterdir():
                 if not path.is_symlink() and (file := log_file(path.name, self._workers)):
                     yield file, path
+
+
+def _events(data: bytes) -> Iterator[tuple[bytes, Event | None]]:
+    """Read what is on record, but for lines that are none."""
+    for line in data.splitlines():
+        with contextlib.suppress(ValueError):
+            yield line + b"\n", event_of(line)
 
 
 def _is_torn(file: IO[bytes]) -> bool:

@@ -280,7 +280,7 @@ def test_reopened_it_loses_nothing_before_a_host_has_told_anything(folder):
 
 
 def test_an_end_stands_until_there_is_a_later_one(folder):
-    recorded(*COMES_AGAIN[:-1], ended(103)).close()
+    recorded(*COMES_AGAIN[:-1], ended(103), ended(103)).close()
     again = RunStore.reopen("r")
     for event in (Warned(message="mine"), *COMES_AGAIN[:3]):
         again(event, RunState())
@@ -290,11 +290,28 @@ def test_an_end_stands_until_there_is_a_later_one(folder):
     assert [parse(line) for line in lines] == [
         PLANNED, ended(103), Warned(message="mine"), *COMES_AGAIN[:3],
     ]  # fmt: skip
+    path = again.folder / "events.jsonl"
+    path.write_bytes(path.read_bytes()[:-1])  # whole, but for its last byte
     once_more = RunStore.reopen("r")
     for event in (*COMES_AGAIN[:-1], ended(100)):
         once_more(event, RunState())
     once_more.close()
     assert find("r").ended == ended(100)
+
+
+def test_of_each_node_it_keeps_what_is_not_told_again(folder):
+    """One host may be out of reach, and another have nothing of the run any more."""
+    of_b = [dataclasses.replace(event, node=1, host="b") for event in COMES_AGAIN[:6]]
+    recorded(*COMES_AGAIN[:6], *of_b, ended(103)).close()
+    gone = dataclasses.replace(of_b[-1], reason="its folder is not there any more")
+    again = RunStore.reopen("r")
+    for event in (gone, COMES_AGAIN[0], Warned(message="mine"), COMES_AGAIN[1]):
+        again(event, RunState())
+    again.close()
+    lines = (again.folder / "events.jsonl").read_text().splitlines()
+    assert [parse(line) for line in lines] == [
+        PLANNED, *of_b, ended(103), gone, COMES_AGAIN[0], Warned(message="mine"), COMES_AGAIN[1],
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"event":"Warned","mess'])
