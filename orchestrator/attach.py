@@ -13,6 +13,7 @@ from orchestrator.errors import HostError, UsageError
 from orchestrator.events import Detached, Ended, Warned
 from orchestrator.fleet import Lost
 from orchestrator.folders import who_we_are
+from orchestrator.journal import UNTOLD
 from orchestrator.local_runs import find, known, meant, taken
 from orchestrator.ps import on_hosts
 from orchestrator.reports import refuse_doubles
@@ -42,6 +43,9 @@ class Begun:
     over: Ended | None = None
     """Its end, where all of it is on record here."""
 
+    ended: Ended | None = None
+    """Its end as it is on record here, though not with all that was written."""
+
 
 def begun(
     wanted: str | None,
@@ -60,7 +64,13 @@ def begun(
         )
     # One that was taken down while nobody watched has logs that are still to be fetched.
     over = local.ended if local.logs_are_here else None
-    return Begun(plan=local.plan, inventory=local.inventory, owner=local.owner, over=over)
+    return Begun(
+        plan=local.plan,
+        inventory=local.inventory,
+        owner=local.owner,
+        over=over,
+        ended=local.ended,
+    )
 
 
 def _on_hosts(
@@ -148,9 +158,16 @@ def attach(run: Begun, options: Options, sinks: Sequence[Sink], record: RunStore
                 run=run.plan.run, hosts=run.plan.hosts, time=time.time()
             )
             if emit.state.over:
-                last = watch.summary(logs)
+                # Where hosts have nothing of it any more, what is known here is all that is known.
+                gone = run.ended if _is_gone(emit.state) else None
+                last = gone or watch.summary(logs)
             fleet.close()
             emit(last)
     finally:
         fleet.close()
     return last.exit_code if isinstance(last, Ended) else errors.STILL_RUNNING
+
+
+def _is_gone(state: RunState) -> bool:
+    ends = [node.ended for node in state.nodes.values()]
+    return all(ended is not None and ended.reason == UNTOLD["absent"] for ended in ends)
