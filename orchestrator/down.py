@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator import errors
-from orchestrator.down_there import Ending, Target
+from orchestrator.down_there import Ending, Target, unrecorded
 from orchestrator.errors import HostError, NoSuchRun, UsageError
 from orchestrator.events import Ended
 from orchestrator.folders import who_we_are
@@ -20,9 +20,10 @@ from orchestrator.survey import Survey
 from orchestrator.taken_down import NodeDown, exit_code
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from inventory.model import Host, Inventory
+    from orchestrator.errors import DdpOrchError
     from orchestrator.local_runs import LocalRun
     from orchestrator.reports import FoundRun
     from orchestrator.run import Options
@@ -91,12 +92,12 @@ def down_on(
         listener.warn(problem, None)
     runs = _meant(on_hosts(inventory, survey), wanted, every=every)
     if not runs:
-        return _nothing(said, wanted, listener)
+        return _unrecorded(inventory, said, wanted, grace, options, listener, every=every)
     if wanted is None and not listener.confirm([_named(run) for run in runs]):
         return errors.INTERRUPTED
     for run in runs:
         listener.begin(run.name, run.hosts, grace)
-    targets = [target for run in runs for target in _targets(run, inventory)]
+    targets = [target for run in runs for target in _targets(run, inventory, said)]
     lost = [node for run in runs for node in _lost(run, inventory, said)]
     asked = {target.host for target in targets}
     hosts = [host for host in inventory.hosts if host.name in asked]
@@ -112,13 +113,17 @@ def _meant(found: Sequence[FoundRun], wanted: str | None, *, every: bool) -> lis
         except NoSuchRun:
             return []
     runs = [run for run in found if _may_be_there(run)]
-    if len(runs) > 1 and not every:
-        listed = "\n".join(f"  {_named(run)}" for run in runs)
+    _refuse_many([_named(run) for run in runs], every=every)
+    return runs
+
+
+def _refuse_many(named: Sequence[str], *, every: bool) -> None:
+    if len(named) > 1 and not every:
+        listed = "\n".join(f"  {name}" for name in named)
         raise UsageError(
-            f"{len(runs)} runs are on these hosts:\n{listed}",
+            f"{len(named)} runs are on these hosts:\n{listed}",
             hint="name the one that is meant, or take them all: --all",
         )
-    return runs
 
 
 def _may_be_there(run: FoundRun) -> bool:
@@ -132,11 +137,16 @@ def _named(run: FoundRun) -> str:
     return f"{run.name}{owner}: {run.state} on {', '.join(run.hosts)}{ranks}"
 
 
-def _targets(run: FoundRun, inventory: Inventory) -> Iterator[Target]:
+def _targets(run: FoundRun, inventory: Inventory, said: Answers) -> Iterator[Target]:
     names = {host.name for host in inventory.hosts}
     for rank, node in run.nodes.items():
         host = run.host_of(rank, names)
         yield Target(run=run.name, node=rank, host=host, folder=node.folder)
+    # That a host tells of no folder is no proof that nothing runs there.
+    for rank, folder in enumerate(run.plan.folders if run.plan else ()):
+        host = run.hosts[rank]
+        if rank not in run.nodes and host in said.answered:
+            yield Target(run=run.name, node=rank, host=host, folder=folder)
 
 
 def _lost(run: FoundRun, inventory: Inventory, said: Answers) -> Iterator[NodeDown]:
@@ -153,10 +163,43 @@ def _lost(run: FoundRun, inventory: Inventory, said: Answers) -> Iterator[NodeDo
             yield target.lost(said.failed[host])
 
 
-def _nothing(said: Answers, wanted: str | None, listener: Listener) -> int:
-    for error in said.failed.values():
+def _unrecorded(
+    inventory: Inventory,
+    said: Answers,
+    wanted: str | None,
+    grace: float,
+    options: Options,
+    listener: Listener,
+    *,
+    every: bool,
+) -> int:
+    """Take down what runs without a record, whose folder there somebody has removed."""
+    there = [host for host in inventory.hosts if host.name in said.answered]
+    found, failed = unrecorded(there, options) if there else ([], {})
+    names = list(dict.fromkeys(target.run for target in found))
+    if wanted is not None:
+        try:
+            names = [names[meant(wanted, names, "on these hosts")]]
+        except NoSuchRun:
+            names = []
+    targets = [target for target in found if target.run in names]
+    hosts = {name: [t.host for t in targets if t.run == name] for name in names}
+    named = [f"{name}: without its folder on {', '.join(hosts[name])}" for name in names]
+    _refuse_many(named, every=every)
+    if not names:
+        return _nothing(said.failed | failed, wanted, listener)
+    if wanted is None and not listener.confirm(named):
+        return errors.INTERRUPTED
+    for name in names:
+        listener.begin(name, hosts[name], grace)
+    asked = {target.host for target in targets}
+    return _end([h for h in there if h.name in asked], targets, (), (), grace, options, listener)
+
+
+def _nothing(failed: Mapping[str, DdpOrchError], wanted: str | None, listener: Listener) -> int:
+    for error in failed.values():
         listener.warn(str(error), error.hint)
-    if said.failed:
+    if failed:
         return errors.HOST  # what runs there is not known
     if wanted is not None:
         raise NoSuchRun(

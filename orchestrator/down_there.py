@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator import errors
 from orchestrator.errors import DdpOrchError, HostError
 from orchestrator.folders import who_we_are
+from orchestrator.reports import place_of
 from orchestrator.run import doors_for, fleet_of
 from orchestrator.taken_down import NodeDown, read_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from inventory.model import Host
     from orchestrator.link import Call
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 # After the grace a host has this long: for a supervisor that does not end, its guard, the agent.
 LAST_WORD = 90.0
+# To look over all processes there.
+ANSWER = 30.0
 PULSE = 0.02
 
 
@@ -45,6 +49,30 @@ class Target:
             message=error.message,
             hint=error.hint,
         )
+
+
+def unrecorded(
+    hosts: Sequence[Host], options: Options
+) -> tuple[list[Target], dict[str, DdpOrchError]]:
+    """Ask hosts for what lives there of runs whose folders are gone; and who cannot tell."""
+    fleet = fleet_of(hosts, doors_for(options))
+    with contextlib.closing(fleet):
+        joined = fleet.connect(lambda _: [])
+        failed: dict[str, DdpOrchError] = {
+            name: got for name, got in joined.items() if isinstance(got, HostError)
+        }
+        there: dict[str, dict[str, Any]] = {name: {} for name in joined if name not in failed}
+        told = fleet.ask("remains.find", there, ANSWER)
+    failed.update({name: got for name, got in told.items() if isinstance(got, DdpOrchError)})
+    found = [target for name in told if name not in failed for target in _remains(name, told[name])]
+    return found, failed
+
+
+def _remains(host: str, answer: object) -> Iterator[Target]:
+    for entry in answer if isinstance(answer, list) else ():
+        folder = entry.get("folder") if isinstance(entry, dict) else None
+        if where := place_of(folder):
+            yield Target(run=where[0], node=where[1], host=host, folder=str(folder))
 
 
 class Ending:

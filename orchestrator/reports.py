@@ -169,12 +169,18 @@ def read_reports(
         if not isinstance(entry, dict):
             problems.append(NONSENSE)
             continue
-        where = _FOLDER.match(entry["folder"]) if isinstance(entry.get("folder"), str) else None
+        where = place_of(entry.get("folder"))
         if where is None:
             problems.append(_text(entry.get("problem")) or NONSENSE)
             continue
-        found.append(_report(host, where["run"], int(where["node"]), entry, plans, our_time))
+        found.append(_report(host, *where, entry, plans, our_time))
     return found, list(dict.fromkeys(problems))
+
+
+def place_of(folder: object) -> tuple[str, int] | None:
+    """Return whose folder that is on a host: a run's, and of which node; None if it is none."""
+    where = _FOLDER.match(folder) if isinstance(folder, str) else None
+    return (where["run"], int(where["node"])) if where else None
 
 
 def _report(

@@ -16,6 +16,7 @@ import pytest
 
 from inventory.load import load_text
 from orchestrator.down import Listener, _write_down
+from orchestrator.down_there import _remains
 from orchestrator.events import Ended
 from orchestrator.local_runs import LOCK, find, lock
 from orchestrator.state import RunState
@@ -163,6 +164,21 @@ def test_hosts_that_cannot_be_asked_are_no_hosts_on_which_nothing_runs(runs, tmp
     assert done.returncode == 4
     assert done.stdout == ""
     assert "gpu1" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        ([{"folder": "/x/runs/older/3", "processes": 2}], [("older", 3, "/x/runs/older/3")]),
+        ([{"folder": "/etc"}, {"folder": 3}, {}, 7, None], []),
+        ({"folder": "/x/runs/older/3"}, []),
+        (None, []),
+    ],
+)
+def test_of_what_runs_without_its_folder_only_sense_is_taken(answer, found):
+    told = list(_remains("gpu1", answer))
+    assert [(each.run, each.node, each.folder) for each in told] == found
+    assert {each.host for each in told} <= {"gpu1"}
 
 
 def test_an_end_is_noted_once_and_by_who_attends(runs):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 from pathlib import Path
 
 import pytest
 
-from orchestrator.node import processes, record, runs, stopping
-from tests.node_run import GO, Run, bearers, cookie, run, until
+from orchestrator.node import looking, processes, record, remains, runs, stopping
+from tests.node_run import GO, NOTHING, Run, bearers, cookie, run, until
 from tests.test_node_processes import spawn
 
 __all__ = ["cookie", "run", "spawn"]
@@ -390,6 +391,129 @@ def test_who_could_not_be_ended_is_forgotten_once_he_is_gone(run, spawn):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"survivors": [row]}))
     assert run.stop(0.0) == EMPTY
     assert json.loads(path.read_text())["survivors"] == []
+
+
+NAMED = {"DDP_ORCH_RUN": "brave-otter"}
+
+
+def begun(run, *workers, **more):
+    """Start it as it is in a real run: its folder's name is in its processes' environment."""
+    fixed = {**NAMED, "DDP_ORCH_RUN_DIR": str(run.folder)}
+    run.start(*workers, env={**NOTHING, "fixed": fixed}, **more).wait_for("workers")
+    run.keepers = [run.pid("supervisor"), run.pid("guard")]
+    return run
+
+
+def lives(pid):
+    process = processes.find(pid)
+    return process is not None and not process.dead
+
+
+def remove(run):
+    shutil.rmtree(run.folder.parents[2])
+
+
+def unmount(run):
+    """Its home is not there any more, not even the folder that it would be in."""
+    shutil.rmtree(run.folder.parents[3])
+
+
+def bury(run):
+    remove(run)
+    where = ("brave-otter", 0, str(run.folder.parents[2]))
+    assert runs.make(*where, record.STOP, {"grace": 0.5, "why": "before"})
+
+
+@pytest.mark.parametrize("fate", [remove, unmount, bury])
+@pytest.mark.parametrize(
+    ("victims", "number"),
+    [([], 0), (["guard", "supervisor"], signal.SIGKILL), (["guard"], signal.SIGKILL),
+     (["supervisor"], signal.SIGSTOP)],
+    ids=["kept", "lost", "guard killed", "frozen"],
+)  # fmt: skip
+def test_a_run_whose_folder_is_gone_is_ended_all_the_same(
+    run, tmp_path, monkeypatch, fate, victims, number
+):
+    monkeypatch.setattr(stopping, "WAKING", 0.2)
+    begun(run, "trap '' TERM; exec sleep 60", "exec sleep 60", grace=0.5)
+    run.kill(*victims, number=number)
+    fate(run)
+    assert len(bearers(run.cookie)) >= 3
+    assert remains.find(None) == [{"folder": str(run.folder), "processes": living(run)}]
+    assert run.stop(0.5, bury=True) == EMPTY
+    assert run.told["before"] == ("lost" if number == signal.SIGKILL and victims[1:] else "running")
+    assert run.told["processes"] >= 3
+    assert bearers(run.cookie) == []
+    assert not any(map(lives, run.keepers))
+    assert remains.find(None) == []
+    assert run.folder.exists() == (fate is not unmount)
+    tmp_path.mkdir(exist_ok=True)
+    assert run.stop(0.5, bury=True) == EMPTY, "nothing of it will ever start"
+    assert run.told["before"] in ("absent", "ended")
+    with pytest.raises(InterruptedError):
+        runs.prepare(None, "brave-otter", 0, "~/.ddp-orch", {})
+
+
+def living(run):
+    return len(bearers(run.cookie)) + sum(map(lives, run.keepers))
+
+
+def test_who_has_lost_his_folder_has_his_grace(run, tmp_path):
+    saved = tmp_path.parent / f"{tmp_path.name}-saved"
+    begun(run, f"trap 'sleep 0.3; touch {saved}; exit' TERM; while :; do sleep 0.01; done")
+    remove(run)
+    assert run.stop(20.0) == EMPTY
+    assert saved.exists()
+    assert not run.folder.exists(), "nobody asked for a tombstone"
+
+
+def test_a_setup_command_that_has_lost_its_folder_is_ended_by_what_keeps_it(run):
+    """Nothing below it need have the folder's name."""
+    folder = setup(run, "trap '' TERM; sleep 60")
+    until(lambda: bearers(run.cookie))
+    run.keepers = [run.pid(who, folder) for who in ("supervisor", "guard")]
+    remove(run)
+    assert [each["folder"] for each in remains.find(None)] == [str(run.folder)]
+    assert run.stop(0.0) == EMPTY
+    assert (bearers(run.cookie), [*map(lives, run.keepers)]) == ([], [False, False])
+
+
+@pytest.mark.parametrize(
+    ("place", "it_is"),
+    [
+        ("/home/alice/.ddp-orch/runs/x/0", True),
+        ("/alice/.ddp-orch/runs/x/0", True),  # /home is not mounted any more
+        ("/runs/x/0", True),
+        ("/home/bob/.ddp-orch/runs/x/0", False),
+        ("/alice/.ddp-orch/runs/x/1", False),
+        ("/alice/.ddp-orch/runs/xx/0", False),
+    ],
+)
+def test_of_what_is_not_mounted_any_more_the_kernel_knows_the_end(place, it_is):
+    assert remains.is_at(place, "/home/alice/.ddp-orch/runs/x/0") is it_is
+
+
+def test_of_a_link_to_a_home_the_kernel_knows_where_it_leads(tmp_path):
+    (tmp_path / "home").symlink_to(tmp_path / "data")
+    there = f"{(tmp_path / 'data').resolve()}/runs/x/0"
+    assert remains.is_at(there, f"{tmp_path}/home/runs/x/0")
+
+
+def test_another_run_s_keepers_are_nobody_s_remains(run, tmp_path):
+    begun(run, "exec sleep 60")
+    for other in ("brave-otter/1", "brave-otter-2/0"):
+        got = stopping.stop(None, str(tmp_path / ".ddp-orch/runs" / other), 0.0)
+        assert (got["state"], got["processes"]) == ("absent", 0)
+    assert remains.find(None) == [], "it has its record"
+    assert run.state() == "running"
+
+
+def test_where_not_everyone_could_be_looked_at_absent_is_no_proof(run, monkeypatch):
+    monkeypatch.setattr(looking.Look, "problem", "1 processes could not be looked at in time")
+    remove(run)
+    for bury in (True, False):
+        assert not run.stop(0.0, bury=bury)["verified"]
+        assert run.told["problem"] == "1 processes could not be looked at in time"
 
 
 def test_a_record_that_makes_no_sense_is_no_proof_of_anything(run):

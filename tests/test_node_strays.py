@@ -17,7 +17,7 @@ from threading import Event
 
 import pytest
 
-from orchestrator.node import family, jobs, looking, processes, strays
+from orchestrator.node import family, jobs, looking, processes, record, runs, strays
 from tests.node_run import GO, Run, bearers, cookie, run, until
 from tests.test_node_processes import spawn
 
@@ -392,7 +392,8 @@ def test_what_has_nothing_but_the_mark_of_a_lost_run_is_the_runs(run: Run, tmp_p
     assert not alive(pid)
 
 
-def test_a_run_whose_folder_was_removed_by_hand(run: Run, tmp_path):
+@pytest.mark.parametrize("buried", [False, True])
+def test_a_run_whose_folder_was_removed_by_hand(run: Run, tmp_path, buried):
     # As it is in a real run: the run's folder stands in its processes' environment.
     named = {"DDP_ORCH_RUN_DIR": str(run.folder), "DDP_ORCH_RUN": "brave-otter"}
     env = {"defaults": {}, "fixed": named, "prepended": {}}
@@ -402,6 +403,8 @@ def test_a_run_whose_folder_was_removed_by_hand(run: Run, tmp_path):
     below = set(bearers(run.cookie))
     assert not below & set(found(tmp_path, *below)), "another state_dir: it is kept all the same"
     shutil.rmtree(tmp_path / ".ddp-orch")
+    if buried:  # a tombstone is no run's record
+        assert runs.make("brave-otter", 0, str(tmp_path / ".ddp-orch"), record.STOP, {})
     rows = found(tmp_path, *keepers, *below)
     assert {*rows} >= keepers
     assert {rows[pid]["kind"] for pid in keepers} == {"keeper"}

@@ -49,6 +49,16 @@ class Look:
             self._read_on(deadline)
         self.unread += self._todo
 
+    @property
+    def problem(self) -> str:
+        """Say who could not be looked at; "" where all could."""
+        listed = ", ".join(map(str, self.unread[:5]))
+        return (
+            "%d processes could not be looked at in time: pid %s" % (len(self.unread), listed)
+            if self.unread
+            else ""
+        )
+
     def _read_on(self, deadline: float) -> None:
         reader = Reader(self)
         thread = threading.Thread(target=reader.run, args=(self._todo,), daemon=True)

@@ -12,11 +12,11 @@ import os
 import signal
 import time
 
-from . import ending, journal, processes, record, runs, supervisor
+from . import ending, journal, processes, record, remains, runs, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Callable
 
     from .agent import Call
 
@@ -49,13 +49,25 @@ def stop(
     `bury`: where there is nothing of it, nothing of it will ever start.
     """
     wanted = {"grace": grace, "why": why, "exit_code": exit_code, "by": by, "time": time.time()}
-    if bury and not os.path.lexists(folder):
-        runs.make(*place_of(folder), record.STOP, wanted)  # or it has come into being just now
-        if not os.path.lexists(os.path.join(folder, record.RUN)):
-            return told("ended", "absent")
+    absent = not os.path.lexists(folder)
+    # What has lost its folder runs on all the same.
+    left = None if remains.has_record(folder) else remains.of(folder)
+    if bury and absent:
+        try:
+            runs.make(*place_of(folder), record.STOP, wanted)  # or it has come into being just now
+        except OSError:
+            if not left:  # else it has begun already, and is ended wherever its folder was
+                raise
+    if left and not remains.has_record(folder):
+        if os.path.isdir(folder):
+            wish(folder, wanted)
+        return end_remains(folder, left, grace)
+    unread = left.unread if left is not None else ""
+    if bury and absent and not remains.has_record(folder):
+        return told("ended", "absent", problem=unread)
     before = record.state_of(folder)
     if before in ("absent", "unreadable", "elsewhere"):
-        return told(before, before)
+        return told(before, before, problem=unread)
     unwritten = "" if before == "ended" else wish(folder, wanted)
     failed = before == "ended" and has_failed(folder)
     # From here on no other begins: whoever starts one looks for stop.json after his claim.
@@ -65,10 +77,10 @@ def stop(
         "state": parts[-1]["state"],
         "before": before,
         "survivors": [survivor for part in parts for survivor in part["survivors"]],
-        "verified": all(part["verified"] for part in parts),
+        "verified": not unread and all(part["verified"] for part in parts),
         "processes": sum(part["processes"] for part in parts),
         "failed": failed,
-        "problem": unwritten or next((p["problem"] for p in parts if p["problem"]), ""),
+        "problem": unwritten or unread or next((p["problem"] for p in parts if p["problem"]), ""),
     }
 
 
@@ -136,7 +148,7 @@ def end(folder: str, grace: float) -> dict[str, Any]:
         return told(ended_elsewhere(folder), before)
     cookie, since = marks_of(folder)
     there = len(processes.members(cookie, since=since))
-    stuck = [] if before in ("ended", "lost") else let_it_end(folder, grace)
+    stuck = [] if before in ("ended", "lost") else let_it_end(grace, lambda: kept_by(folder))
     if record.state_of(folder) == "starting":
         return told("starting", before)
     stuck = stuck or see_off(folder)
@@ -154,7 +166,22 @@ def end(folder: str, grace: float) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             record.write(folder, record.EXIT, dict(last_word, survivors=survivors))
     proven = last_word is not None and last_word.get("proven")
-    return told("ended", before, survivors, there, "" if proven or survivors else unseen(folder))
+    cookie, _ = marks_of(folder)
+    return told("ended", before, survivors, there, "" if proven or survivors else unseen(cookie))
+
+
+def end_remains(folder: str, left: remains.Remains, grace: float) -> dict[str, Any]:
+    """End what has no record; its supervisor knows all of it, if it lives."""
+    before, there = "running" if left.keepers() else "lost", len(left.members)
+    stuck = let_it_end(grace, lambda: left.keepers() or None)
+    survivors = list(stuck)
+    for cookie in left.cookies:
+        survivors += ending.end_all(cookie, timeout=DYING)
+    if stuck:
+        return told("running", before, survivors, there)
+    proven = survivors or (last_word_of(folder) or {}).get("proven")
+    problem = "" if proven else next(filter(None, map(unseen, left.cookies)), "")
+    return told("ended", before, survivors, there, problem)
 
 
 def is_ours(folder: str) -> bool:
@@ -244,11 +271,10 @@ def left(folder: str, last_word: dict[str, Any] | None, *, just_now: bool) -> li
     return survivors
 
 
-def unseen(folder: str) -> str:
+def unseen(cookie: str) -> str:
     """Say why that nobody is seen proves nothing; "" when it does."""
     why = ending.hidden_by()
-    cookie = (record.read(folder, record.RUN) or {}).get("cookie")
-    if not why or not cookie:
+    if not why or cookie == NONE:
         return ""  # without a cookie nothing was ever started
     look = "grep -l %d /proc/[0-9]*/limits" % processes.mark_of(cookie)
     return (
@@ -257,23 +283,32 @@ def unseen(folder: str) -> str:
     )
 
 
-def let_it_end(folder: str, grace: float) -> list[dict[str, Any]]:
-    """Make the supervisor, or else the guard, end it; kill him who does not. Return who stays."""
+def kept_by(folder: str) -> list[processes.Process] | None:
+    """Return who keeps what runs, nobody while that is to be seen, None where it does not run."""
+    state = record.state_of(folder)
+    if state == "starting" and record.is_claimed(folder):
+        return []  # it writes down who it is before it looks for a tombstone
+    return keepers_of(record.read(folder, record.RUN) or {}) if state == "running" else None
+
+
+def let_it_end(
+    grace: float, kept: Callable[[], list[processes.Process] | None]
+) -> list[dict[str, Any]]:
+    """Make the supervisor, or else the guard, end it; kill him who does not. Return who stays.
+
+    `kept` tells who keeps it, the supervisor first; None when nobody does any more.
+    """
     began = time.monotonic()
     deadline = began + grace + PATIENCE
     told_to, asked = -1, began
     frozen_since: float | None = None
     killed: dict[int, float] = {}
     while True:
-        state = record.state_of(folder)
-        if state == "starting" and record.is_claimed(folder):
-            time.sleep(PULSE)  # it writes down who it is before it looks for a tombstone
-            continue
-        if state != "running":
+        keepers = kept()
+        if keepers is None:
             return []
-        known = record.read(folder, record.RUN) or {}
-        keepers = keepers_of(known)
         if not keepers:
+            time.sleep(PULSE)
             continue
         process, now = keepers[0], time.monotonic()
         if now > killed.get(process.pid, now) + DYING:

@@ -11,7 +11,7 @@ import signal
 import time
 from functools import partial
 
-from . import facts, family, jobs, looking, processes, record, reports, words
+from . import facts, family, jobs, looking, processes, record, remains, reports, words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Room:
         self.inside = 0
         self.never = {0, 1, *processes.lineage()}
         told = telling()
-        self.problems = list(problems_of(state_dir, told, self.look.unread))
+        self.problems = list(problems_of(state_dir, told, self.look.problem))
         self.told: list[dict[str, Any]] = told if isinstance(told, list) else []
         dirs = (env.get("DDP_ORCH_RUN_DIR") for env in self.look.env.values())
         self.folders = states(folder for folder in dirs if folder)
@@ -69,7 +69,7 @@ class Room:
         return {cookie: run for cookie, run in pairs if isinstance(cookie, str)}
 
     def _stale(self) -> set[int]:
-        """Return supervisors and guards whose run's folder somebody has removed."""
+        """Return supervisors and guards whose run's folder, or its record, somebody has removed."""
         found: dict[int, set[bool]] = {}
         for pid, env in self.look.env.items():
             gone = self.folders.get(env.get("DDP_ORCH_RUN_DIR", "")) == "absent"
@@ -206,12 +206,11 @@ def name_of(folder: str) -> str:
     return folder.split("/")[-2]
 
 
-def problems_of(state_dir: str, told: object, unread: list[int]) -> Iterator[str]:
+def problems_of(state_dir: str, told: object, unread: str) -> Iterator[str]:
     if isinstance(told, dict):
         yield "%s: %s" % (state_dir, told["problem"])
     if unread:
-        listed = ", ".join(map(str, unread[:5]))
-        yield "%d processes could not be looked at in time: pid %s" % (len(unread), listed)
+        yield unread
 
 
 def shown(text: str) -> str:
@@ -227,11 +226,11 @@ def states(folders: Iterable[str]) -> dict[str, str]:
 
 
 def state_of(folder: str) -> str:
-    state = record.state_of(folder)
     # A home that is not mounted has not lost its runs.
-    if state == "absent" and not os.path.isdir(above_base(folder)):
+    if not os.path.isdir(above_base(folder)):
         return "unknown"
-    return state
+    # Whatever else is there, a tombstone say: nobody who lives is known by it.
+    return record.state_of(folder) if remains.has_record(folder) else "absent"
 
 
 def above_base(folder: str) -> str:

@@ -277,6 +277,46 @@ def test_strangers_restarts_and_other_machines(cluster: Cluster) -> None:
     third.kill_all()
 
 
+def test_a_run_whose_folder_somebody_has_removed_is_no_run_that_is_down(cluster: Cluster) -> None:
+    """On n1 and n2 the folder is gone; on n2 the keepers were killed before."""
+    first, second, third = cluster.hosts
+    run = launch(cluster, "gone", [first, second], *ANIMAL).ready()
+    both_killed(run, second)
+    for host in (first, second):
+        host.run(["rm", "-rf", f"{host.home}/.ddp-orch"], check=True)
+    path = inventory_for(cluster, cluster.hosts, "root")
+    done = ddp_orch(cluster, "down", "other", "-i", path)
+    assert done.returncode == 102, done.stdout + done.stderr
+    assert set(on(*cluster.hosts)) == {"n1", "n2"}
+    done = ddp_orch(cluster, "down", "-i", path, "--grace", "1s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.startswith("taking down gone on n1, n2 (grace 1 s)\n")
+    assert (became(done, first), became(done, second)) == ("down", "down")
+    assert done.stdout.endswith("run gone: down\n")
+    empty(first, second, third)
+    done = ddp_orch(cluster, "down", "-i", path)
+    assert (done.returncode, done.stdout) == (0, "nothing runs on these hosts\n"), done.stderr
+    done = run.down()
+    assert done.stdout.endswith("run gone: down already\n"), done.stdout + done.stderr
+
+
+def test_where_one_host_has_lost_the_folder_it_is_ended_there_too(cluster: Cluster) -> None:
+    first, second = cluster.hosts[:2]
+    run = launch(cluster, "half", [first, second], *ANIMAL).ready()
+    first.run(["rm", "-rf", f"{first.home}/.ddp-orch"], check=True)
+    done = ends(run, "--grace", "1s")
+    assert (became(done, first), became(done, second)) == ("down", "down")
+    assert ddp_orch(cluster, "ps", "half").returncode == 103
+
+    run = launch(cluster, "half-2", [first, second], *ANIMAL).ready()
+    first.run(["rm", "-rf", f"{first.home}/.ddp-orch"], check=True)
+    mine = {"DDP_ORCH_STATE_DIR": str(cluster.home / "mine")}
+    done = ddp_orch(cluster, "down", "-i", run.inventory, "--grace", "1s", env=mine)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (became(done, first), became(done, second)) == ("down", "down")
+    empty(first, second)
+
+
 # ---- others who want something at the same time ----
 
 
