@@ -12,6 +12,7 @@ from orchestrator.node import processes, record, runs, workers
 from tests.node_run import GO, cookie, run, until
 from tests.test_node_agent import SUPPORTED, python_or_skip
 from tests.test_node_processes import spawn
+from tests.test_node_supervisor import FULL
 
 __all__ = ["cookie", "run", "spawn"]
 
@@ -132,6 +133,19 @@ def test_killed_at_every_moment(run, module, path, nth, where, reason):
         assert sorted(ranks) == [4, 5]
     assert word["survivors"] == []
     assert ("took-over" in names) is (where != "ended")
+
+
+def test_killed_after_its_last_word_was_all_that_a_full_disk_took(run):
+    run.body += FULL % "exit.json"
+    run.dies_at("company", "Company.leave")
+    run.start(GO + "exit 0").wait_for("workers")
+    guard = run.pid("guard")
+    run.go()
+    assert run.wait_for("ended")["code"] == 0
+    until(lambda: not processes.find(guard))
+    assert [entry["event"] for entry in run.journal()][-1] == "ended"
+    assert run.events("took-over") == []
+    assert run.state() == "ended"
 
 
 @pytest.mark.parametrize("where", ["stopping", "ended"])

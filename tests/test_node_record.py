@@ -132,6 +132,35 @@ def test_ended_whoever_lives(folder):
     assert state(folder) == "ended"
 
 
+ENDED = b'{"event": "workers"}\n{"event": "ended", "code": 3}\n'
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{}, {"place": "another boot"}, {"place": "x", "machine": "another"}, NOBODY],
+    ids=["here", "restarted since", "elsewhere", "it never said who it was"],
+)
+def test_where_its_end_found_no_room_for_a_record_the_journals_word_counts(folder, more):
+    write(folder, "claim", run=entry(**more))
+    aged(folder, 60)
+    before = state(folder)
+    assert before in ("lost", "rebooted", "elsewhere")
+    (folder / "journal.jsonl").write_bytes(ENDED)
+    assert state(folder) == "ended"
+    assert record.last_word(str(folder)) == {"event": "ended", "code": 3}
+    for later in (b'{"event": "took-over"}\n', b'{"event": "ended"'):
+        (folder / "journal.jsonl").write_bytes(ENDED + later)
+        assert (state(folder), record.last_word(str(folder))) == (before, None)
+    write(folder, exit={"code": 0})
+    assert record.last_word(str(folder)) == {"code": 0}
+
+
+def test_who_lives_has_not_ended_whatever_the_journal_says(folder):
+    write(folder, "claim", run=entry(supervisor=me()))
+    (folder / "journal.jsonl").write_bytes(ENDED)
+    assert state(folder) == "running"
+
+
 @pytest.mark.parametrize(
     ("place", "machine", "told"),
     [("another boot", None, "rebooted"), ("another boot", "another", "elsewhere")],
@@ -248,7 +277,7 @@ def test_the_last_entry_of_a_journal(folder, text, last):
     write(folder)
     (folder / "journal.jsonl").write_bytes(text)
     with (folder / "journal.jsonl").open("rb") as file:
-        assert record.last_event(file.fileno()) == last
+        assert record.last_entry(file.fileno()).get("event") == last
 
 
 @pytest.mark.parametrize(

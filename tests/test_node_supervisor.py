@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import journal, processes, record, runs, workers
+from orchestrator.node import journal, processes, record, reports, runs, workers
 from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, until
 
 __all__ = ["cookie", "run"]
@@ -323,14 +323,26 @@ sys.modules["ddp_orch_node.record"].write = write
 """
 
 
-def test_a_disk_that_is_full_for_the_exit_record_has_the_last_word_in_the_journal(run):
+@pytest.mark.parametrize(("exits", "code"), [(3, 1), (0, 0)])
+def test_a_disk_that_is_full_for_the_exit_record_has_the_last_word_in_the_journal(run, exits, code):
     run.body += FULL % "exit.json"
-    run.start(GO + "exit 3").wait_for("workers")
+    run.start(GO + f"exit {exits}").wait_for("workers")
+    keepers = [run.pid("guard"), run.pid("supervisor")]
     run.go()
     word = run.wait_for("ended")
-    assert (word["code"], word["reason"]) == (1, "exited")
+    assert (word["code"], word["reason"]) == (code, "exited")
     assert not (run.folder / "exit.json").exists()
     assert "no exit record: " in (run.folder / "supervisor.log").read_text()
+    until(lambda: not any(map(processes.find, keepers)))
+    told = reports.status(None, str(run.folder))
+    assert (told["state"], told["exit"]["code"], told["problem"]) == ("ended", code, None)
+    got = run.stop(0.0)
+    assert (got["state"], got["verified"]) == ("ended", True)
+    assert (run.told["before"], run.told["failed"]) == ("ended", code != 0)
+    assert run.events("stopping") == []
+    assert run.events("ended") == [word], "nobody writes another end over it"
+    reports.forget(None, str(run.folder))
+    assert not run.folder.exists()
 
 
 def test_a_full_disk_when_torchrun_has_just_started_is_no_end(run):

@@ -127,7 +127,7 @@ class End:
         if size == self._told:
             return False
         self._told = size
-        return record.last_event(journal) == "ended"
+        return record.last_entry(journal).get("event") == "ended"
 
 
 def seen(folder: str, names: list[str], open_files: dict[str, int]) -> dict[str, int]:

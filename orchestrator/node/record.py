@@ -123,9 +123,12 @@ def state_of(folder: str) -> str:
     if not os.path.isdir(folder):
         return "absent"
     try:
-        return _state_of(folder)
+        state = _state_of(folder)
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return "unreadable"
+    # Where its end found no room for a record, the journal may have had some.
+    unknown = state in ("lost", "rebooted", "elsewhere")
+    return "ended" if unknown and told_end(folder) else state
 
 
 def _state_of(folder: str) -> str:
@@ -211,14 +214,30 @@ def entries(folder: str) -> list[dict[str, Any]]:
     return found
 
 
-def last_event(journal: int) -> str | None:
-    """Name the journal's last entry; None when it has none, or one that is only half written."""
+def last_entry(journal: int) -> dict[str, Any]:
+    """Return the journal's last entry; {} when it has none, or one that is only half written."""
     try:
         at = max(0, os.fstat(journal).st_size - (1 << 16))
         entry = json.loads(os.pread(journal, 1 << 16, at).splitlines()[-1])
     except (OSError, ValueError, IndexError):
+        return {}
+    return entry if isinstance(entry, dict) else {}
+
+
+def told_end(folder: str) -> dict[str, Any] | None:
+    """Return the end as the journal has it, if that is the last it tells."""
+    try:
+        with open(journal_of(folder), "rb", opener=reading) as file:
+            entry = last_entry(file.fileno())
+    except OSError:
         return None
-    return entry.get("event") if isinstance(entry, dict) else None
+    return entry if entry.get("event") == "ended" else None
+
+
+def last_word(folder: str) -> dict[str, Any] | None:
+    """Return how it ended: the exit record, or else what the journal has of it."""
+    found = read(folder, EXIT)
+    return told_end(folder) if found is None else found
 
 
 def reading(path: str, flags: int) -> int:

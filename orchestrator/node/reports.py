@@ -99,7 +99,7 @@ def status(call: Call | None, folder: str) -> dict[str, Any]:
         told["record"] = record.read(folder, record.RUN)
         told["here"] = bool(told["record"]) and told["record"].get("place") == record.place()
         told["stop"] = record.read(folder, record.STOP) or stopping(folder)
-        told["exit"] = record.read(folder, record.EXIT)
+        told["exit"] = record.last_word(folder)
         told["problem"] = problem(told["record"]) if state == "unreadable" else None
         if state == "lost":
             told["problem"] = "its supervisor and guard were killed; what is left runs on unwatched"

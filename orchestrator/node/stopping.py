@@ -164,7 +164,8 @@ def end(folder: str, grace: float) -> dict[str, Any]:
         write_down(folder, KILLED if cookie != NONE else "stopped before it started", survivors)
     elif last_word and last_word.get("survivors") != survivors:
         with contextlib.suppress(OSError):
-            record.write(folder, record.EXIT, dict(last_word, survivors=survivors))
+            known = dict(last_word, version=record.VERSION, survivors=survivors)
+            record.write(folder, record.EXIT, known)
     proven = last_word is not None and last_word.get("proven")
     cookie, _ = marks_of(folder)
     return told("ended", before, survivors, there, "" if proven or survivors else unseen(cookie))
@@ -200,7 +201,7 @@ def ended_elsewhere(folder: str) -> str:
 
 def last_word_of(folder: str) -> dict[str, Any] | None:
     try:
-        return record.read(folder, record.EXIT)
+        return record.last_word(folder)
     except (OSError, ValueError):
         return {}  # it makes no sense, but somebody wrote it
 

@@ -78,11 +78,12 @@ class Supervisor:
     def take_over(self) -> None:
         """Carry on where a supervisor was killed: what it had started is our child now."""
         self.heed_signals()
-        told = record.entries(self.folder)
-        if os.path.lexists(os.path.join(self.folder, record.EXIT)):
-            if [entry["event"] for entry in told[-1:]] != ["ended"]:
-                self.note("ended", **journal.last_word(self.folder))  # it died between the two
+        if record.told_end(self.folder):
             return
+        if os.path.lexists(os.path.join(self.folder, record.EXIT)):
+            self.note("ended", **journal.last_word(self.folder))  # it died between the two
+            return
+        told = record.entries(self.folder)
         self.note("took-over")
         with contextlib.suppress(OSError, ValueError):
             self.inherited = (record.read(self.folder, record.RUN) or {}).get("root")
