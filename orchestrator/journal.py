@@ -162,6 +162,8 @@ class NodeFiles:
                     f"{entry['problem']}",
                     hint="with nobody attached, a failure elsewhere will not end the run there",
                 )
+            case "leftovers":
+                return _leftovers(self._host, _whole(entry["count"]))
             case "stopping":
                 return Stopping(
                     why=str(entry.get("why", "stopped")),
@@ -185,6 +187,19 @@ class NodeFiles:
             survivors=_survivors(entry),
             time=time,
         )
+
+
+def _leftovers(host: str, count: int) -> Warned:
+    were = (
+        "es that workers left in the background were"
+        if count != 1
+        else (" that workers left in the background was")
+    )
+    return Warned(
+        message=f"{host}: {count} process{were} ended",
+        hint="what is to finish, the script has to wait for: `wait` in a shell, "
+        "`.wait()` or `.join()` in Python",
+    )
 
 
 def _survivors(entry: dict[str, Any]) -> tuple[str, ...]:

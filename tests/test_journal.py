@@ -43,6 +43,7 @@ LINES = {
         "exit_code": 103,
         "by": "alice@laptop",
     },
+    "leftovers": {"event": "leftovers", "time": 105.0, "count": 2, "status": 0},
     "ended": {
         "event": "ended",
         "time": 105.0,
@@ -76,6 +77,11 @@ EVENTS = {
         time=100.0,
     ),
     "stopping": Stopping(node=1, host="b", why="taken down", exit_code=103, grace=10.0, time=100.0),
+    "leftovers": Warned(
+        message="b: 2 processes that workers left in the background were ended",
+        hint="what is to finish, the script has to wait for: `wait` in a shell, "
+        "`.wait()` or `.join()` in Python",
+    ),
     "ended": NodeEnded(
         node=1,
         host="b",
@@ -109,9 +115,15 @@ def test_each_line_is_an_event(kind):
 def test_of_a_setup_command_its_end_is_told_and_who_wanted_that():
     began = SetupBegan(node=1, host="b", number=1, of=2, command="x", time=0.0)
     node = NodeFiles(1, "b", lambda theirs: theirs - 5.0, began)
-    stopping, end = told(LINES["started"], LINES["stopping"], LINES["ended"], by=node)
+    lines = ("started", "stopping", "leftovers", "ended")
+    stopping, end = told(*(LINES[kind] for kind in lines), by=node)
     assert stopping == EVENTS["stopping"], "or it would have failed by itself"
     assert isinstance(end, SetupEnded)
+
+
+def test_of_one_that_was_left_in_the_background_it_is_told_as_of_one():
+    (warned,) = told(LINES["leftovers"] | {"count": 1})
+    assert warned.message == "b: 1 process that workers left in the background was ended"
 
 
 def test_keys_of_a_later_supervisor_are_passed_over():

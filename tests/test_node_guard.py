@@ -135,6 +135,16 @@ def test_killed_at_every_moment(run, module, path, nth, where, reason):
     assert ("took-over" in names) is (where != "ended")
 
 
+def test_killed_while_it_waits_for_what_workers_left_in_the_background(run):
+    run.start("trap '' TERM; sleep 60 & " + GO + "exit 0", grace=3600.0).wait_for("workers")
+    run.go()
+    run.wait_for("leftovers")
+    run.kill("supervisor")
+    word = run.ended()
+    assert (word["code"], word["reason"], word["leftovers"]) == (0, "exited", 1)
+    assert len(run.events("leftovers")) == 1
+
+
 def test_killed_after_its_last_word_was_all_that_a_full_disk_took(run):
     run.body += FULL % "exit.json"
     run.dies_at("company", "Company.leave")

@@ -246,7 +246,7 @@ def test_a_setup_command_has_its_own_output_and_no_workers(run):
     word = run.start(argv=argv, env=env, folder=folder, output="setup").ended(folder)
     assert (word["code"], word["leftovers"]) == (0, 1)
     assert (folder / "setup.out").read_text() == f"{run.folder}\n"
-    assert [entry["event"] for entry in run.journal(folder)] == ["started", "ended"]
+    assert [e["event"] for e in run.journal(folder)] == ["started", "leftovers", "ended"]
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
@@ -286,6 +286,73 @@ def test_a_folder_that_is_not_there_is_refused_at_once(run):
     with pytest.raises(FileNotFoundError, match="no folder on this host"):
         runs.start(None, str(run.folder), ["true"], NOTHING, "/no/such", run.cookie, 1.0)
     assert run.state() == "starting"
+
+
+UPLOAD = """
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: open("asked", "w"))
+open("begun", "w")
+while not os.path.exists("may-end"):
+    time.sleep(0.01)
+open("uploaded", "w")
+"""
+
+
+def left_behind(run, code, **more):
+    """Have a worker end that leaves an upload in the background, and what nothing becomes of."""
+    (run.folder / "upload.py").write_text(UPLOAD)
+    upload = f"'{sys.executable}' upload.py & sleep 60 & while [ ! -e begun ]; do sleep 0.01; done"
+    run.start(f"{upload}; {GO}exit {code}", **more).wait_for("workers")
+    run.go()
+
+
+def test_what_workers_left_in_the_background_has_the_grace_to_end(run):
+    left_behind(run, 0, grace=3600.0)
+    told = run.wait_for("leftovers")
+    assert (told["count"], told["status"]) == (2, 0)
+    until((run.folder / "asked").exists)
+    assert run.state() == "running"
+    (run.folder / "may-end").touch()
+    word = run.ended()
+    assert (word["code"], word["reason"], word["leftovers"]) == (0, "exited", 2)
+    assert (run.folder / "uploaded").exists()
+
+
+def test_what_takes_longer_than_the_grace_is_ended(run):
+    left_behind(run, 0, grace=0.3)
+    word = run.ended()
+    assert (word["code"], word["reason"], word["survivors"]) == (0, "exited", [])
+    assert (run.folder / "asked").exists()
+    assert not (run.folder / "uploaded").exists()
+    assert [each["count"] for each in run.events("leftovers")] == [2]
+
+
+def test_who_ends_with_his_worker_is_not_told_of(run):
+    helper = "(while [ -e /proc/$$/exe ]; do sleep 0.01; done; sleep 0.1) & "
+    run.start(helper + GO + "exit 0", grace=3600.0).wait_for("workers")
+    run.go()
+    word = run.ended()
+    assert word["code"] == 0
+    assert word["leftovers"] >= 1
+    assert run.events("leftovers") == []
+
+
+def test_after_a_bad_end_nothing_is_waited_for(run):
+    left_behind(run, 3, grace=3600.0)
+    word = run.ended()
+    assert (word["code"], word["leftovers"]) == (1, 2)
+    assert run.events("leftovers") == []
+    assert not (run.folder / "asked").exists()
+
+
+@pytest.mark.parametrize("grace", [0.0, 0.5])
+def test_whoever_stops_it_then_shortens_the_grace_and_the_end_stays_good(run, grace):
+    left_behind(run, 0, grace=3600.0)
+    run.wait_for("leftovers")
+    assert run.stop(grace)["verified"]
+    word = run.ended()
+    assert (word["code"], word["reason"]) == (0, "exited")
+    assert run.events("stopping") == []
 
 
 def test_workers_do_not_outlive_a_torchrun_that_was_killed(run):

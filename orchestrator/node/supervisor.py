@@ -23,6 +23,9 @@ TORCHRUN = outputs.TORCHRUN
 GRACE = 10.0
 # Nothing is waited for that does not wake us; this is for what a full disk did not take.
 IDLE, RETRY = 30.0, 1.0
+# Whoever ends with his worker, as helpers of Python's do, has so long for it; and how often those
+# who stay are looked for.
+FAREWELL, LOOK = 1.0, 0.2
 CANCELLED, FAILED = 103, 100
 
 
@@ -43,6 +46,7 @@ class Supervisor:
         self.why, self.code = "", FAILED  # of the end, for the others
         self.asked: set[int] = set()  # signals, till they are obeyed
         self.kill_at: float | None = None
+        self.bade_farewell = False  # to what workers left in the background
         self.remembered = True
         self.journal = journal.Journal(self.folder)
         self.note = self.journal.note
@@ -84,6 +88,9 @@ class Supervisor:
             self.note("ended", **journal.last_word(self.folder))  # it died between the two
             return
         told = record.entries(self.folder)
+        for entry in told:
+            if entry["event"] == "leftovers":
+                self.status, self.bade_farewell = entry["status"], True
         self.note("took-over")
         with contextlib.suppress(OSError, ValueError):
             self.inherited = (record.read(self.folder, record.RUN) or {}).get("root")
@@ -106,14 +113,15 @@ class Supervisor:
             self.wait()
         self.look()
         self.workers.ending = True
-        members = processes.members(self.cookie, os.getpid(), self.since)
-        left = [process for process in members if process.pid != self.root]
+        how = "stopped" if self.stopping else "exited" if self.status is not None else journal.LOST
+        well = self.status == 0 and not self.stopping
+        left = self.left()
+        if well and not self.bade_farewell:
+            self.bid_farewell()
         survivors = self.end_all()
         self.look()
         if not self.workers.failed and self.status != 0 and not self.stopping:
             self.workers.note_unseen_failures(os.path.join(self.folder, TORCHRUN + ".err"))
-        how = "stopped" if self.stopping else "exited" if self.status is not None else journal.LOST
-        well = self.status == 0 and not self.stopping
         if not well:
             self.company.tell(self.why or self.what_failed(), self.code)
         self.finish(how, survivors, len(left))
@@ -137,6 +145,29 @@ class Supervisor:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = None if number else os.WEXITSTATUS(status)
         return "torchrun on %s %s" % (host, workers.how(code, number))
+
+    def left(self) -> list[processes.Process]:
+        members = processes.members(self.cookie, os.getpid(), self.since)
+        return [process for process in members if process.pid != self.root]
+
+    def bid_farewell(self) -> None:
+        """Ask what workers left in the background to end, an upload say, and give it the grace."""
+        until = time.monotonic() + FAREWELL
+        while left := self.left():
+            if time.monotonic() >= until:
+                if self.bade_farewell:
+                    return
+                self.bade_farewell, until = True, time.monotonic() + self.grace
+                # With torchrun's own status: from here on it is known to nobody else.
+                self.note("leftovers", count=len(left), status=self.status)
+                for process in left:
+                    for number in (signal.SIGTERM, signal.SIGCONT):
+                        processes.send(process, number)
+            self.look()
+            self.sleep([], LOOK)
+            self.reap()
+            if wanted := self.wanted():
+                until = min(until, time.monotonic() + wanted[0])
 
     def end_all(self) -> list[dict[str, Any]]:
         return ending.end_all(self.cookie, os.getpid(), self.reap, since=self.since)
@@ -175,19 +206,27 @@ class Supervisor:
         timeout = self.growth.timeout(time.monotonic(), timeout)
         if self.kill_at is not None:
             timeout = min(timeout, max(0.0, self.kill_at - time.monotonic()))
-        ready = self.company.wait([self._wake, *self.workers.fds()], timeout)
+        self.sleep(self.workers.fds(), timeout)
+
+    def sleep(self, readable: list[int], timeout: float) -> None:
+        ready = self.company.wait([self._wake, *readable], timeout)
         if self._wake in ready:
             os.read(self._wake, 4096)
 
     def obey(self) -> None:
+        if wanted := self.wanted():
+            self.stop(*wanted)
+
+    def wanted(self) -> tuple[float, dict[str, Any]] | None:
+        """Return how soon somebody wants the end, and what he says; None where nobody asks."""
         asked, self.asked = self.asked, set()
         if not asked & {signal.SIGTERM, signal.SIGINT}:
-            return
+            return None
         try:
             wanted = self.wish() or {}
         except OSError:
             wanted = {}
-        self.stop(0.0 if signal.SIGINT in asked else seconds(wanted, self.grace), wanted)
+        return 0.0 if signal.SIGINT in asked else seconds(wanted, self.grace), wanted
 
     def wish(self) -> dict[str, Any] | None:
         """Return what stop.json says; None where nobody wants the end."""

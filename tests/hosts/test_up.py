@@ -104,6 +104,27 @@ def test_an_exception_on_one_rank_ends_the_run_and_is_named(cluster: Cluster) ->
     assert "stopping everywhere: rank 1 on n2 exited with code 1" in done.stdout
 
 
+def test_what_a_worker_left_in_the_background_has_its_grace_and_is_told_of(
+    cluster: Cluster,
+) -> None:
+    """An upload that nobody waited for: on n1 it saves what it has, on n2 there is none."""
+    hosts = cluster.hosts[:2]
+    upload = "trap 'sleep 1; touch saved; exit' TERM; touch begun; while :; do sleep 600; done"
+    script = (
+        f'test "$RANK" = 1 || (sh -c "{upload}" & while [ ! -e begun ]; do sleep 0.01; done); '
+        "sleep 1"
+    )
+    inventory = cluster.inventory(hosts)
+    words = ["up", "-q", "-n", "late", "--no-python", inventory, "--", "sh", "-c", script]
+    done = ddp_orch(cluster, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (told,) = re.findall(r"(\w+): 2 processes that workers left in the background were ended",
+                         done.stdout + done.stderr)  # fmt: skip
+    assert told == "n1"
+    assert (hosts[0].home / ".ddp-orch/runs/late/0/saved").exists()
+    assert not any(host.pids() for host in hosts)
+
+
 @pytest.mark.slow
 def test_a_torchrun_that_is_killed_ends_the_run_everywhere(cluster: Cluster) -> None:
     """Its workers are orphans then, and no other node ever hears of it."""
