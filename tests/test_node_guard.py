@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
 
 from orchestrator.node import processes, record, runs, workers
-from tests.node_run import GO, cookie, run, until
+from tests.node_run import GO, bearers, cookie, run, until
 from tests.test_node_agent import SUPPORTED, python_or_skip
 from tests.test_node_processes import spawn
 from tests.test_node_supervisor import FULL
@@ -194,6 +197,38 @@ def test_a_guard_that_is_killed_changes_nothing(run):
     run.go()
     assert run.ended()["code"] == 1
     assert [entry["event"] for entry in run.journal()] == ["started", "workers", "worker", "ended"]
+
+
+# As it is seen in a container of the same name and home: what it is, and what a stop says.
+SEEN = """
+import sys
+from orchestrator.node import record, stopping
+print(record.state_of(sys.argv[1]), stopping.stop(None, sys.argv[1], 0.0)["state"])
+"""
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("unshare"), reason="needs root: a pid namespace"
+)
+def test_another_container_of_this_name_and_home_takes_it_for_no_restart(run):
+    def seen():
+        words = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", SEEN]
+        done = subprocess.run(
+            [*words, str(run.folder)], stdout=subprocess.PIPE, text=True, check=True, timeout=60
+        )
+        return done.stdout.split()
+
+    run.start("exec sleep 60").wait_for("workers")
+    before = bearers(run.cookie)
+    assert seen() == ["elsewhere", "elsewhere"]
+    run.kill("supervisor")
+    until(lambda: run.pid("supervisor") == run.pid("guard"))
+    assert seen() == ["elsewhere", "elsewhere"], "the guard holds it"
+    assert not {"stop.json", "exit.json"} & {path.name for path in run.folder.iterdir()}
+    run.kill("supervisor")
+    until(lambda: run.state() == "lost")
+    assert bearers(run.cookie) == before, "whatever they started has it not"
+    assert seen() == ["rebooted", "rebooted"]
 
 
 def test_a_supervisor_that_breaks_is_replaced_like_one_that_is_killed(run):

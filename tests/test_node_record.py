@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
+import sys
+import threading
 import time
 from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.node import processes, record
+from orchestrator.node import kept, processes, record
 
 DEAD = [1 << 30, 7]
 
@@ -130,6 +133,65 @@ def test_a_zombie_keeps_nothing(folder):
 def test_ended_whoever_lives(folder):
     write(folder, "claim", run=entry(supervisor=me()), exit={})
     assert state(folder) == "ended"
+
+
+@pytest.fixture
+def holder(folder):
+    """Somebody who holds the lock, as a guard does; it goes with him."""
+    folder.mkdir()
+    program = "import sys; from orchestrator.node import kept; kept.hold(sys.argv[1]); print(1)"
+    words = [sys.executable, "-c", program + "; sys.stdout.flush(); sys.stdin.read()", str(folder)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"1\n"
+        yield process
+        process.kill()
+
+
+def elsewhere(boot=None):
+    """A place that is not this one, but may be on this kernel."""
+    return {"place": f"{boot or record.place().split()[0]} pid:[1] 7"}
+
+
+def test_another_container_on_this_kernel_is_no_restart(folder, holder):
+    write(folder, "claim", run=entry(**elsewhere()))
+    assert [path.name for path in folder.iterdir() if path.name.startswith(kept.LOCK)] == [".kept"]
+    assert [state(folder), state(folder)] == ["elsewhere", "elsewhere"]
+    write(folder, run=entry(**elsewhere("another-boot")))
+    assert state(folder) == "rebooted", "of that kernel nobody is left"
+    write(folder, run=entry(**elsewhere()))
+    holder.kill()
+    holder.wait()
+    assert state(folder) == "rebooted"
+
+
+def test_the_keepers_of_a_setup_command_count_too(folder):
+    write(folder, run=entry(**elsewhere(), supervisor=None))
+    (folder / "setup/1").mkdir(parents=True)
+    assert state(folder) == "rebooted"
+    kept.hold(str(folder / "setup/1"))
+    assert state(folder) == "elsewhere"
+
+
+def test_without_locks_it_is_as_if_nobody_held_one(folder, holder, monkeypatch):
+    """A file server may have none; or not answer, and then nobody waits for it."""
+    write(folder, "claim", run=entry(**elsewhere()))
+    forever = threading.Event()
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(kept, "PATIENCE", 0.05)
+    for flock in (refuse, lambda *_: forever.wait()):
+        monkeypatch.setattr(kept.fcntl, "flock", flock)
+        assert state(folder) == "rebooted"
+        kept.hold(str(folder))
+    forever.set()
+    monkeypatch.undo()
+    assert state(folder) == "elsewhere", "nobody has put another in its place"
+    assert sorted(path.name for path in folder.iterdir()) == [".kept", "claim", "run.json"]
+    (folder / ".kept").unlink()
+    (folder / ".kept").symlink_to("run.json")
+    assert state(folder) == "rebooted"
 
 
 ENDED = b'{"event": "workers"}\n{"event": "ended", "code": 3}\n'

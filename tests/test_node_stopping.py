@@ -470,7 +470,7 @@ def test_who_has_lost_his_folder_has_his_grace(run, tmp_path):
 def test_a_setup_command_that_has_lost_its_folder_is_ended_by_what_keeps_it(run):
     """Nothing below it need have the folder's name."""
     folder = setup(run, "trap '' TERM; sleep 60")
-    until(lambda: bearers(run.cookie))
+    until(lambda: run.pid("root", folder))
     run.keepers = [run.pid(who, folder) for who in ("supervisor", "guard")]
     remove(run)
     assert [each["folder"] for each in remains.find(None)] == [str(run.folder)]

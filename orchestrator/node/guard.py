@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 
-from . import processes, supervisor
+from . import kept, processes, supervisor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def main(spec: dict[str, Any]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     processes.become_subreaper()
+    kept.hold(spec["folder"])  # with the child that is forked below
     me = os.getpid()
     child = os.fork()
     if child == 0:

@@ -4,6 +4,7 @@ run.json    who and where: written before anything is started, completed by the 
 claim       made by whoever starts the supervisor: of two only one can
 stop.json   somebody wants the end; what is stopped before it starts never does
 exit.json   the end
+.kept       locked by who keeps it; see kept.py
 peers.json  where the head's supervisor listens: {"address", "port"}; put there once it does
 journal     what happened on the way, a JSON line each
 
@@ -18,7 +19,7 @@ import os
 import stat
 import time
 
-from . import processes
+from . import kept, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _state_of(folder: str) -> str:
     if ended:
         return "ended"
     if not is_here(known):
-        return "rebooted" if known["machine"] == here()["machine"] else "elsewhere"
+        return state_from_here(folder, known)
     if known["supervisor"] is None:
         if any(state_of(path) == "running" for path in setups(folder)):
             return "setting-up"
@@ -158,6 +159,16 @@ def _state_of(folder: str) -> str:
         return "running"
     # It may have ended between the two looks.
     return "ended" if os.path.lexists(os.path.join(folder, EXIT)) else "lost"
+
+
+def state_from_here(folder: str, known: dict[str, Any]) -> str:
+    """Tell a restart, of the host or of a container, from another container on this kernel."""
+    if known["machine"] != here()["machine"]:
+        return "elsewhere"
+    same_kernel = str(known["place"]).split()[:1] == place().split()[:1]
+    if same_kernel and any(map(kept.is_held, [folder, *setups(folder)])):
+        return "elsewhere"
+    return "rebooted"
 
 
 def age_of_claim(folder: str, known: dict[str, Any] | None) -> float:
