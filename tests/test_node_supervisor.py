@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import journal, processes, record, reports, runs, workers
+from orchestrator.node import journal, peers, processes, record, reports, runs, workers
 from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, until
+from tests.test_node_processes import spawn
 
-__all__ = ["cookie", "run"]
+__all__ = ["cookie", "run", "spawn"]
 
 
 def test_a_run_is_written_down_from_start_to_end(run):
@@ -168,6 +169,98 @@ def test_what_a_worker_starts_is_no_worker_though_it_was_looked_at_before_it_was
         for pid in (*processes.children(worker.pid), worker.pid):
             os.kill(pid, signal.SIGKILL)
         worker.wait()
+
+
+class Round:
+    """Workers of a torchrun that is this process, each of which ends as it is told to."""
+
+    def __init__(self, spawn, count=2):
+        self.noted = []
+        self.seen = workers.Workers(lambda event, **more: self.noted.append(event), [])
+        self._spawn, self._count = spawn, count
+        self.begin()
+
+    def begin(self):
+        """Have all of them run, and seen."""
+        ranks = {"RANK": "0", "GROUP_RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+        self.workers = [
+            self._spawn(
+                *("sh", "-c", "read code; exit $code"),
+                env=os.environ | ranks | {"RANK": str(rank), "LOCAL_WORLD_SIZE": str(self._count)},
+                stdin=subprocess.PIPE,
+            )
+            for rank in range(self._count)
+        ]
+        known = self.noted.count("workers")
+        until(lambda: self.look() or self.noted.count("workers") > known)
+
+    def look(self):
+        self.seen.look(os.getpid())
+
+    def end(self, code, pidfd=True):
+        """End the next one, and wait until that is known as it is in a supervisor."""
+        worker, known = self.workers.pop(0), self.noted.count("worker")
+        fds = self.seen.fds()
+        worker.stdin.write(b"%d\n" % code)
+        worker.stdin.close()
+        if pidfd:
+            assert peers.await_any(fds, [], 20.0)[0], "a pidfd tells of it, without any look"
+        until(lambda: self.look() or self.noted.count("worker") > known)
+
+    @property
+    def pause(self):
+        return self.seen.look_again_in(1000.0)
+
+
+pidfds = pytest.mark.skipif(processes.pidfd_open(os.getpid()) < 0, reason="needs Linux 5.3")
+
+
+@pidfds
+def test_while_others_live_the_good_end_of_one_is_no_reason_to_look_for_new_ones(spawn):
+    of = Round(spawn, 3)
+    assert of.pause == 1000.0
+    of.end(0)
+    assert of.pause == workers.LOOK_SELDOM
+    of.end(0)
+    assert of.pause == workers.LOOK_SELDOM
+    of.end(0)
+    assert of.pause == workers.LOOK_CLOSELY, "now a new round may begin at any moment"
+    of.begin()
+    assert of.pause == 1000.0
+    of.end(0)
+    assert of.pause == workers.LOOK_SELDOM
+
+
+@pidfds
+def test_after_a_bad_end_a_new_round_is_looked_for_at_once(spawn):
+    of = Round(spawn, 3)
+    of.end(0)
+    of.end(3)
+    assert of.pause == workers.LOOK_CLOSELY
+    of.end(0)
+    assert of.pause == workers.LOOK_CLOSELY
+
+
+def test_without_pidfds_ends_are_looked_for_as_ever(spawn, monkeypatch):
+    monkeypatch.setattr(processes, "pidfd_open", lambda _: -1)
+    of = Round(spawn)
+    assert of.pause == workers.LOOK_CLOSELY
+    of.end(0, pidfd=False)
+    assert of.pause == workers.LOOK_CLOSELY
+
+
+@pidfds
+def test_who_carries_on_knows_how_the_round_has_gone_so_far(spawn):
+    of = Round(spawn)
+    rows = [
+        {"pid": each.pid, "start": processes.find(each.pid).start, "rank": rank}
+        for rank, each in enumerate(of.workers)
+    ]
+    for code, pause in ((0, workers.LOOK_SELDOM), (1, workers.LOOK_CLOSELY)):
+        ended = {"event": "worker", "pid": rows[0]["pid"], "code": code, "signal": None}
+        later = workers.Workers(lambda event, **more: None, [])
+        later.go_on([{"event": "workers", "round": 0, "workers": rows}, ended])
+        assert later.look_again_in(1000.0) == pause
 
 
 def test_a_head_whose_address_is_a_name_listens_where_that_is(run):

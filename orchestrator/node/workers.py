@@ -18,6 +18,9 @@ STARS = "********"
 # How often new workers are looked for: closely for the first while, so that one that dies at once
 # is seen. Their end is not polled for: a pidfd tells.
 LOOK_CLOSELY, LOOK, FIRST_WHILE = 0.02, 0.1, 60.0
+# torchrun starts new ones when all have ended: as long as the rest of a round lives, and those that
+# ended have ended well, none is to be expected.
+LOOK_SELDOM = 5.0
 # torchrun's closing words, a block for each worker that failed: one that came and went between two
 # looks is known from there.
 REPORTED = re.compile(
@@ -78,6 +81,7 @@ class Workers:
         self._statuses: dict[int, int] = {}
         self._round = -1
         self._unannounced = True  # there are some to look for
+        self._all_well = False  # of this round all were there, and none has ended badly
         self._since = time.monotonic()
         self.failed = 0
         # How the first ended after which there is no restart, where those are counted.
@@ -93,11 +97,12 @@ class Workers:
             if entry["event"] == "workers":
                 self._round, rows = entry["round"], {row["pid"]: row for row in entry["workers"]}
                 siblings = len(rows)
-                self._unannounced = False
+                self._unannounced, self._all_well = False, True
             elif entry["event"] == "worker":
                 rows.pop(entry["pid"], None)
                 self.failed += bool(entry["code"] or entry["signal"])
                 self._unannounced = True
+                self._all_well = self._all_well and entry["code"] == 0
         for pid, row in rows.items():
             process = processes.find(pid)
             if process and not process.dead and process.start == row["start"]:
@@ -114,8 +119,11 @@ class Workers:
 
     def look_again_in(self, most: float) -> float:
         """Say when to look again; without pidfds (Linux before 5.3) ends are polled for as well."""
-        if not self._unannounced and len(self.fds()) == len(self._living):
-            return most
+        if len(self.fds()) == len(self._living):
+            if not self._unannounced:
+                return most
+            if self._living and self._all_well:
+                return min(most, LOOK_SELDOM)
         close = time.monotonic() - self._since < FIRST_WHILE
         return LOOK_CLOSELY if close else LOOK
 
@@ -144,6 +152,7 @@ class Workers:
 
     def _tell_end(self, table: dict[str, Any], status: int | None, error_file: str) -> None:
         self._unannounced = True
+        self._all_well = self._all_well and status == 0
         self._since = time.monotonic()
         code = number = None
         if status is not None:
@@ -170,7 +179,7 @@ class Workers:
             self._living[process.pid] = Worker(process, env)
         ranks = {worker.rank for worker in self._living.values()}
         if self._living and len(ranks) == max(w.siblings for w in self._living.values()):
-            self._unannounced = False
+            self._unannounced, self._all_well = False, True
             self._round += 1
             table = sorted((w.table for w in self._living.values()), key=lambda row: row["rank"])
             self._note("workers", round=self._round, workers=table)
