@@ -305,6 +305,69 @@ def test_one_who_goes_on_writing_does_not_keep_the_end_away(folder, read):
         writer.join()
 
 
+# --- how often it is looked ----------------------------------------------------------------------
+
+
+def test_a_job_that_talks_is_looked_at_closely_and_one_that_is_silent_less_and_less():
+    pace = follow.Pace(100.0)
+    assert pace.next(100.0, grown=False) == follow.PULSE
+    assert pace.next(104.9, grown=False) == follow.PULSE
+    pauses = [pace.next(105.0 + i, grown=False) for i in range(20)]
+    assert pauses[0] > follow.PULSE
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == follow.SLOWEST
+    assert pace.next(200.0, grown=True) == follow.PULSE, "at once"
+    assert pace.next(204.9, grown=False) == follow.PULSE
+    assert pace.next(205.1, grown=False) > follow.PULSE
+
+
+def test_folders_and_earlier_rounds_are_looked_at_now_and_then(folder, monkeypatch):
+    monkeypatch.setattr(follow, "LOOK", 3600.0)
+    # By number, not by name; and one that is no number is nobody's.
+    for name in ("worker-logs/9/r0.out", "worker-logs/10/r0.out", "worker-logs/\u00b2/r0.out"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("1")
+    (folder / OUT).write_text("1")
+    (folder / "torchrun.err").write_text("1")
+    open_files = {}
+    files = follow.Files(str(folder), open_files)
+    first = {OUT, "worker-logs/9/r0.out", "worker-logs/10/r0.out", "torchrun.err"}
+    try:
+        assert set(files.look(every=False)) == first
+        (folder / "worker-logs/10/r1.out").write_text("1")
+        (folder / "worker-logs/10/r0.out").write_text("22")
+        close = {"worker-logs/10/r0.out": 2, "torchrun.err": 1}
+        assert [files.look(every=False) for _ in range(3)] == [close] * 3
+        assert set(files.look(every=True)) == first | {"worker-logs/10/r1.out"}
+        assert files.look(every=False) == close | {"worker-logs/10/r1.out": 1}
+        monkeypatch.setattr(follow, "LOOK", 0.0)
+        assert set(files.look(every=False)) == first | {"worker-logs/10/r1.out"}
+    finally:
+        for descriptor in open_files.values():
+            os.close(descriptor)
+
+
+def test_what_an_earlier_round_and_a_new_file_have_goes_ahead_of_the_journal(
+    folder, read, monkeypatch
+):
+    monkeypatch.setattr(follow, "LOOK", 3600.0)
+    for name in (OUT, "worker-logs/1/r0.out"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("begun\n")
+    seen = []
+    reader = read(on_journal=lambda reader: seen.append(dict(reader.files)))
+    until(lambda: reader.told)
+    with (folder / OUT).open("a") as late:
+        late.write("late\n")
+    (folder / "worker-logs/1/r1.err").write_text("new\n")
+    journal(folder, "worker")
+    until(lambda: seen)
+    assert seen[0][OUT] == b"begun\nlate\n"
+    assert seen[0]["worker-logs/1/r1.err"] == b"new\n"
+    end(folder)
+    reader.finish()
+
+
 # --- a run that others began --------------------------------------------------------------------
 
 

@@ -1,7 +1,9 @@
 """Send a run's files as they grow: the journal, torchrun's output, every worker's two streams.
 
 The reader keeps the cursor (file, offset); nothing is kept here. What is new is sent every PULSE,
-so that many short lines make few packets.
+so that many short lines make few packets. Where nothing is new for a while it is looked less often;
+and which files there are, and what earlier rounds still write, is looked at once in a LOOK, and
+whenever the journal tells of something.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .agent import Call
 
 PULSE = 0.03
+# So long after the last line a job may be about to write the next; then the pulse slows down.
+TALKING, SLOWER, SLOWEST = 5.0, 1.5, 0.3
 CHUNK = 1 << 18
 # How often a run is looked at that says nothing of its end: its supervisor may be dead.
 LOOK = 1.0
@@ -45,6 +49,8 @@ def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, Any]:
     offsets = dict(cursors)
     open_files: dict[str, int] = {}
     end = End(folder)
+    files = Files(folder, open_files)
+    pace = Pace(time.monotonic())
     caught_up = unattended = False
     try:
         while not call.cancelled.is_set():
@@ -52,10 +58,10 @@ def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, Any]:
             # logs first: whatever the journal tells of, the lines written before it go ahead of it.
             ended = end.reached(open_files.get(record.JOURNAL))
             journal = seen(folder, [record.JOURNAL], open_files)
-            known = [name for name in open_files if name != record.JOURNAL]
-            logs = seen(folder, [*known, *outputs.names(folder)], open_files)
+            told = journal.get(record.JOURNAL, 0) > offsets.get(record.JOURNAL, 0)
+            logs = files.look(every=ended or told)
             end.learn()
-            send(call, logs, open_files, offsets)
+            grown = send(call, logs, open_files, offsets)
             send(call, journal, open_files, offsets)
             if not caught_up:
                 caught_up = True
@@ -67,7 +73,7 @@ def follow(call: Call, folder: str, cursors: dict[str, int]) -> dict[str, Any]:
                 call.emit({"unattended": True})
             if ended:
                 break
-            time.sleep(PULSE)
+            call.cancelled.wait(pace.next(time.monotonic(), grown=grown or told))
     finally:
         for descriptor in open_files.values():
             os.close(descriptor)
@@ -130,6 +136,43 @@ class End:
         return record.last_entry(journal).get("event") == "ended"
 
 
+class Files:
+    """The files that workers write to: those of the last round closely, the others now and then."""
+
+    def __init__(self, folder: str, open_files: dict[str, int]) -> None:
+        self._folder = folder
+        self._open = open_files
+        self._close: list[str] = []
+        self._looked = float("-inf")
+
+    def look(self, *, every: bool) -> dict[str, int]:
+        """Return their sizes; of `every` one there is, if that is wanted or it is time to."""
+        now = time.monotonic()
+        if not every and now - self._looked < LOOK:
+            return seen(self._folder, self._close, self._open)
+        self._looked = now
+        known = [name for name in self._open if name != record.JOURNAL]
+        sizes = seen(self._folder, [*known, *outputs.names(self._folder)], self._open)
+        last = max(map(outputs.turn_of, sizes), default=0)
+        self._close = [name for name in sizes if outputs.turn_of(name) in (outputs.NO_TURN, last)]
+        return sizes
+
+
+class Pace:
+    """How long to wait before the next look; `now` is of a clock that nobody sets."""
+
+    def __init__(self, now: float) -> None:
+        self._pause = PULSE
+        self._grew = now
+
+    def next(self, now: float, *, grown: bool) -> float:
+        if grown:
+            self._grew = now
+        talks = now - self._grew < TALKING
+        self._pause = PULSE if talks else min(SLOWEST, self._pause * SLOWER)
+        return self._pause
+
+
 def seen(folder: str, names: list[str], open_files: dict[str, int]) -> dict[str, int]:
     """Return the sizes of the files by now; those that are new are opened."""
     sizes = {}
@@ -148,9 +191,12 @@ def seen(folder: str, names: list[str], open_files: dict[str, int]) -> dict[str,
 
 def send(
     call: Call, sizes: dict[str, int], open_files: dict[str, int], offsets: dict[str, int]
-) -> None:
-    """Send the files as far as they were seen, in turns, lest a long one hold up the others."""
-    behind = sizes
+) -> bool:
+    """Send the files as far as they were seen, in turns, lest a long one hold up the others.
+
+    Return whether there was anything to send.
+    """
+    behind, grown = sizes, False
     while behind and not call.cancelled.is_set():
         left = {}
         for name, size in behind.items():
@@ -164,5 +210,6 @@ def send(
             if data:
                 call.emit({"file": name, "offset": offset}, data)
                 offsets[name] = offset + len(data)
-                left[name] = size
+                left[name], grown = size, True
         behind = left
+    return grown
