@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.node import journal, peers, processes, record, reports, runs, workers
+from orchestrator.node import journal, peers, processes, record, reports, runs, stopping, workers
 from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, until
 from tests.test_node_processes import spawn
 
@@ -446,6 +446,18 @@ def test_whoever_stops_it_then_shortens_the_grace_and_the_end_stays_good(run, gr
     word = run.ended()
     assert (word["code"], word["reason"]) == (0, "exited")
     assert run.events("stopping") == []
+
+
+def test_whoever_stops_it_before_they_are_told_shortens_the_grace_too(run, monkeypatch):
+    monkeypatch.setattr(stopping, "ASK_AGAIN", 3600.0)
+    run.body += b'\nsys.modules["ddp_orch_node.supervisor"].FAREWELL = 3600.0\n'
+    left_behind(run, 0, grace=3600.0)
+    run.wait_for("worker")
+    until(lambda: not processes.find(run.pid("root")))
+    assert run.stop(0.0)["verified"]
+    word = run.ended()
+    assert (word["code"], word["reason"]) == (0, "exited")
+    assert run.events("took-over") == [], "nobody had to be killed for it"
 
 
 def test_workers_do_not_outlive_a_torchrun_that_was_killed(run):

@@ -152,12 +152,12 @@ class Supervisor:
 
     def bid_farewell(self) -> None:
         """Ask what workers left in the background to end, an upload say, and give it the grace."""
-        until = time.monotonic() + FAREWELL
+        since, patience, grace = time.monotonic(), FAREWELL, self.grace
         while left := self.left():
-            if time.monotonic() >= until:
+            if time.monotonic() >= since + patience:
                 if self.bade_farewell:
                     return
-                self.bade_farewell, until = True, time.monotonic() + self.grace
+                self.bade_farewell, since, patience = True, time.monotonic(), grace
                 # With torchrun's own status: from here on it is known to nobody else.
                 self.note("leftovers", count=len(left), status=self.status)
                 for process in left:
@@ -167,7 +167,8 @@ class Supervisor:
             self.sleep([], LOOK)
             self.reap()
             if wanted := self.wanted():
-                until = min(until, time.monotonic() + wanted[0])
+                grace = min(grace, wanted[0])
+                patience = min(patience, time.monotonic() - since + grace)
 
     def end_all(self) -> list[dict[str, Any]]:
         return ending.end_all(self.cookie, os.getpid(), self.reap, since=self.since)
