@@ -1,5 +1,5 @@
 # make demo   hosts on loopback, in one process: check, train, take down
-# make test   the whole suite; test-fast leaves the long tests out
+# make test   the whole suite; test-fast leaves the long tests out, and runs three at a time
 # make lint   ruff, mypy, import-linter
 # All need python3 (3.10 or newer), make and a package index.
 
@@ -15,7 +15,7 @@ test: .venv/ready
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-fast: .venv/ready
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n 3 --dist loadfile $(PYTEST_ARGS)
 
 lint: .venv/ready
 	$(BIN)/ruff check .

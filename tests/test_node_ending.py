@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from tests.test_node_processes import bearers, cookie, spawn, until, with_cookie
 __all__ = ["cookie", "spawn"]
 
 ZOO = Path(__file__).parent / "workers/zoo"
-OTHERS = "0" * 32  # another run's cookie
+OTHERS = secrets.token_hex(16)  # another run's cookie
 
 caged = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="a pid namespace needs Linux and root"
