@@ -190,13 +190,9 @@ class NodeFiles:
 
 
 def _leftovers(host: str, count: int) -> Warned:
-    were = (
-        "es that workers left in the background were"
-        if count != 1
-        else (" that workers left in the background was")
-    )
+    processes, were = ("1 process", "was") if count == 1 else (f"{count} processes", "were")
     return Warned(
-        message=f"{host}: {count} process{were} ended",
+        message=f"{host}: {processes} that workers left in the background {were} ended",
         hint="what is to finish, the script has to wait for: `wait` in a shell, "
         "`.wait()` or `.join()` in Python",
     )
