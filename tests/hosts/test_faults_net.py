@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from orchestrator import boot
 from tests.hosts.faults import Checked, Expected, Ground, assert_found, fault, try_out
 from tests.hosts.processes import command, until
 
@@ -161,13 +161,11 @@ def hosts_have_a_second_network_that_is_cut(ground: Ground) -> None:
 
 
 # Prints what a host says of its network.
-NETWORK = """
-import json, sys
-sys.path[:0] = sys.argv[1:]
-from orchestrator.node import network
-print(json.dumps(network.tell(None)))
-"""
-ROOT = str(Path(__file__).parents[2])
+# The agent's own code, as it is sent: on a host there is nothing else of ours.
+NETWORK = boot.program(
+    boot.in_order(["network"]),
+    "import json\nprint(json.dumps(sys.modules['ddp_orch_node.network'].tell(None)))",
+)
 
 
 def n2_has_bridges_of_its_own(ground: Ground) -> None:
@@ -196,7 +194,7 @@ def n2_has_bridges_of_its_own(ground: Ground) -> None:
     ground.on(
         host, *"ip tuntap add vpn0 mode tun".split(), then="ip tuntap del vpn0 mode tun".split()
     )
-    told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK, ROOT))
+    told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK))
     assert (told["idle"], told["tunnels"]) == (["docker0"], ["vpn0"])
 
 
@@ -393,7 +391,7 @@ def they_have_ipv6_addresses_that_are_to_go(ground: Ground) -> None:
             then=f"ip address del 2001:db8:78::{i}1/64 dev eth0".split(),
         )
         with_temporary(ground, host, f"2001:db8:78::{i}2/64")
-        told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK, ROOT))
+        told = json.loads(ground.on(host, sys.executable, "-ISc", NETWORK))
         ipv6 = [
             address for name, address, _ in told["addresses"] if name == "eth0" and ":" in address
         ]
