@@ -102,6 +102,15 @@ def pairs(title: str, ours: Callable[[], float], theirs: Callable[[], float], co
     print(f"{'':6}{'seconds, the second':38} {spread(took[theirs])}")
 
 
+def refuse_too_many(count: int) -> None:
+    """All namespaces share the kernel's one table of neighbours; a full one loses packets."""
+    name = "net.ipv4.neigh.default.gc_thresh3"
+    room = int(Path("/proc/sys", name.replace(".", "/")).read_text())
+    if count * count > room:
+        needed = 2 * count * count
+        raise SystemExit(f"{count} hosts on one kernel: sudo sysctl -w {name}={needed}")
+
+
 def of_hosts(count: int, times: int) -> None:
     addresses = [f"10.77.0.{number}" for number in range(10, 10 + count)]
     with (
@@ -222,6 +231,7 @@ def main() -> None:
         return inside(given.inside)
     if why := missing():
         raise SystemExit(why)
+    refuse_too_many(max(given.hosts))
     version, load = sys.version.split()[0], os.getloadavg()[0]
     openssh = subprocess.run(["ssh", "-V"], capture_output=True, text=True, check=True).stderr
     print(f"{os.cpu_count()} processors, load {load:.1f}, Python {version}, {openssh.strip()}")
