@@ -75,7 +75,6 @@ def conditions(**changes) -> Conditions:
     whole = Conditions(
         machine_id="",
         container=False,
-        kernel="6.8.0",
         uid=1000,
         nofile=Limit(soft=65536, hard=1 << 20),
         memlock=Limit(soft=8 << 20, hard=8 << 20),
@@ -111,7 +110,7 @@ def network(machine: int = 1) -> Network:
 
 
 ORDINARY = Interfaces(
-    interfaces=(Interface(name="eth0", mtu=1500), Interface(name="lo", mtu=65536, loopback=True)),
+    interfaces=(Interface(name="eth0", mtu=1500), Interface(name="lo", mtu=65536)),
     ephemeral=(32768, 60999),
 )
 HEALTHY = ClusterFacts(

@@ -513,7 +513,6 @@ def test_ordinary_hosts_have_nothing_bad_to_say():
 TOLD = {
     "machine_id": "x",
     "container": False,
-    "kernel": "6",
     "uid": 1000,
     "limits": {"nofile": [1, None], "memlock": [None, None], "nproc": [7, 8]},
     "threads": {"problem": "no answer in 5 s"},

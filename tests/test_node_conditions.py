@@ -490,7 +490,6 @@ def test_the_whole_is_understood(tmp_path, monkeypatch):
         "shm": "/dev/shm",
     }
     assert not told.disks["workdir"].there
-    assert told.kernel == os.uname().release
     assert told.threads >= 1
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     told = Conditions.parse(conditions.gather(None, "/x/y"))

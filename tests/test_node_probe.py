@@ -376,7 +376,6 @@ def test_what_a_host_says_of_its_interfaces(monkeypatch):
     monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
     told = interfaces.tell(None)
     (lo,) = [each for each in told["interfaces"] if each["name"] == "lo"]
-    assert (lo["loopback"], lo["up"], lo["bridge"]) == (True, True, False)
     assert lo["mtu"] > 1000
     first, last = told["ephemeral"]
     assert 0 < first < last < 65536

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.facts import ClusterFacts, Network
 
-NCCL, GLOO = "NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME"
+GLOO = "GLOO_SOCKET_IFNAME"
 
 
 def nic(cluster: ClusterFacts) -> Iterator[Verdict]:

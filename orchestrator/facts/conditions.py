@@ -77,7 +77,6 @@ class Conditions:
     """Empty where there is none."""
 
     container: bool
-    kernel: str
     uid: int
     nofile: Limit
     memlock: Limit
@@ -109,7 +108,6 @@ class Conditions:
         return cls(
             machine_id=str(got["machine_id"]),
             container=bool(got["container"]),
-            kernel=str(got["kernel"]),
             uid=int(got["uid"]),
             nofile=Limit.parse(limits["nofile"]),
             memlock=Limit.parse(limits["memlock"]),

@@ -46,11 +46,6 @@ class Network:
 class Interface:
     name: str
     mtu: int | None = None
-    up: bool = True
-    loopback: bool = False
-    bridge: bool = False
-    virtual: bool = False
-    """There is no device behind it: a bond, a bridge, a tunnel, one end of a veth."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,10 +86,6 @@ class Interfaces:
                 Interface(
                     name=str(each["name"]),
                     mtu=None if each["mtu"] is None else int(each["mtu"]),
-                    up=bool(each["up"]),
-                    loopback=bool(each["loopback"]),
-                    bridge=bool(each["bridge"]),
-                    virtual=bool(each["virtual"]),
                 )
                 for each in got["interfaces"]
             ),

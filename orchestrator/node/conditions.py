@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 
 from . import disks, facts, limits, logind
 
@@ -57,7 +56,6 @@ def gather(
     return {
         "machine_id": machine_id(),
         "container": in_container(),
-        "kernel": platform.release(),
         "uid": os.getuid(),
         "limits": limits.own(),
         **{name: wait() for name, wait in got.items()},

@@ -35,15 +35,9 @@ def interfaces(top: str = NET) -> list[dict[str, Any]]:
 
 def interface(folder: str) -> dict[str, Any]:
     mtu = read(folder + "/mtu")
-    # 772 is ARPHRD_LOOPBACK. lo's own state is "unknown", and so is that of many a tunnel.
     return {
         "name": os.path.basename(folder),
         "mtu": int(mtu) if mtu else None,
-        "up": read(folder + "/operstate") != "down",
-        "loopback": read(folder + "/type") == "772",
-        "bridge": os.path.isdir(folder + "/bridge"),
-        # A real one has a device behind it: bonds, bridges, tunnels and veths have not.
-        "virtual": not os.path.exists(folder + "/device"),
     }
 
 
