@@ -166,6 +166,10 @@ class Job(Value):
     max_restarts: Annotated[int, Field(ge=0, le=1000)] = 0
     """How often torchrun may restart the workers. 0: the first that dies ends the run."""
 
+    lost_after: Annotated[Seconds, Field(ge=10)] = 30.0
+    """How long a host may be out of the other hosts' reach before the run ends everywhere, as its
+    collectives would hang: a number of seconds from 10 on. Default: 30s."""
+
     sync: Sync | None = None
     """A folder of this machine that is sent to the hosts before the start. Not there yet, and
     refused by `up` and `plan`. Default: none."""

@@ -90,6 +90,9 @@ class RunPlan:
     port: int | None
     join_timeout: int
     max_restarts: int
+    lost_after: float = 30.0
+    """How long, in seconds, a node may be out of the others' reach."""
+
     torchrun_args: tuple[str, ...] = ()
     secrets: dict[str, Secret] = field(default_factory=dict)
     """Environment of every worker that nobody is shown."""
@@ -174,6 +177,7 @@ def make_plan(
         else None,
         join_timeout=max(1, round(inventory.rendezvous.timeout)),
         max_restarts=max_restarts,
+        lost_after=inventory.job.lost_after,
         torchrun_args=inventory.job.torchrun_args,
         secrets=secrets or {},
     )

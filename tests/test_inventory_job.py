@@ -19,6 +19,7 @@ job:
   launcher: plain
   nnodes: 2
   max_restarts: 3
+  lost_after: 2m
   sync: {from: src, exclude: [data/, "*.pt"]}
   env: {A: 010}
   secrets: [HF_TOKEN]
@@ -26,6 +27,7 @@ job:
     job = load_text(text, "inv.yaml", folder=Path("/inv")).job
     assert (job.command, job.args, job.launcher) == (("mdl-toolkit", "train"), ("-x",), "plain")
     assert (job.nnodes, job.max_restarts, job.env) == ("2", 3, {"A": "010"})
+    assert job.lost_after == 120.0
     assert job.sync == Sync(from_="/inv/src", exclude=("data/", "*.pt"))
     assert job.secrets == ("HF_TOKEN",)
 

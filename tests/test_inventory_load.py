@@ -402,6 +402,10 @@ REFUSED = {
         "hosts: [a]\nrendezvous: {timeout: 0}\n",
         "inv.yaml:2:23: rendezvous.timeout: must be more than 0, found 0",
     ),
+    "too little patience": (
+        "hosts: [a]\njob: {lost_after: 5s}\n",
+        "inv.yaml:2:19: job.lost_after: must be at least 10, found 5s",
+    ),
     "another backend": (
         "hosts: [a]\nrendezvous: {backend: etcd}\n",
         "inv.yaml:2:23: rendezvous.backend: must be 'c10d', found etcd",

@@ -59,6 +59,7 @@ GOOD = [
     "hosts: [a]\nsame_machine: true\nrendezvous: {backend: c10d, port: auto, timeout: 10m}",
     "hosts: [a]\nrendezvous: {port: 29500, timeout: 30}",
     "hosts: [a]\nrendezvous: {timeout: 1.5h}",
+    "hosts: [a]\njob: {lost_after: 2m}",
     "hosts: ['a[1-4]']\njob: {nnodes: 2:4}",
     "hosts: [a]\njob: {nnodes: 1, script: x.py, args: [1, -x, 2.5], max_restarts: 2}",
     "hosts: [a]\njob: {command: [x, 1], launcher: plain, secrets: [A], sync: {}}",

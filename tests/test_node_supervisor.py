@@ -264,7 +264,8 @@ def test_who_carries_on_knows_how_the_round_has_gone_so_far(spawn):
 
 
 def test_a_head_whose_address_is_a_name_listens_where_that_is(run):
-    peers = {"node": 0, "names": ["gpu1", "gpu2"], "address": "localhost", "key": "ab" * 32}
+    peers = {"node": 0, "names": ["gpu1", "gpu2"], "address": "localhost"}
+    peers |= {"key": "ab" * 32, "lost_after": 30.0}
     run.start(GO, peers=peers).wait_for("workers")
     said = run.wait_for("listening")
     assert said["port"] > 0
@@ -303,6 +304,7 @@ def test_only_the_head_looks_its_name_up_and_before_it_counts_as_started(
     monkeypatch.setattr(runs, "boot", lambda folder, text: None)
     call = types.SimpleNamespace(body=b"")
     peers = {"node": node, "address": "gpu1", "names": ["gpu1", "gpu2"], "key": ""}
+    peers["lost_after"] = 30.0
     assert runs.start(call, str(tmp_path), ["true"], {}, None, "0" * 32, 1.0, peers=peers)
     assert names == asked
 

@@ -39,7 +39,7 @@ class Company:
         if not self._spec:
             return
         key, names, now = self._spec["key"], self._spec["names"], time.monotonic()
-        after = self._spec.get("lost_after", peers.LOST_AFTER)
+        after = self._spec["lost_after"]
         if self.node == peers.HEAD:
             head = star.Star(self._spec["address"], key, names, now, port, after)
             self._peer = head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import signal
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.hosts.jobs import SECONDS, Job, cut
+from tests.hosts.launched import empty, launch
 from tests.hosts.processes import until
 from tests.hosts.test_up import block, ddp_orch
 
@@ -134,6 +136,29 @@ def test_a_run_ends_while_the_link_is_down(cluster: Cluster, user: str) -> None:
     assert "n2 is back" in up.output
     assert "first failure: rank 1 on n2, exit code 7" in up.output
     job.everything_is_in(job.logs, [1])  # the other was stopped
+
+
+def test_a_host_that_the_others_do_not_hear_ends_the_run_as_soon_as_is_asked_for(
+    cluster: Cluster, user: str
+) -> None:
+    n1, n2 = cluster.hosts[:2]
+    run = launch(cluster, "away", [n1, n2], "sleep", 3600, job={"lost_after": "10s"})
+    port = json.loads(run.read(n2, "peers.json"))["port"]
+
+    def received() -> int:
+        words = ["ss", "-tinH", "state", "established", f"( sport = :{port} )"]
+        found = re.search(r"bytes_received:(\d+)", n1.run(words).stdout)
+        return int(found[1]) if found else 0
+
+    until(received, "the supervisors talk to each other", SECONDS)
+    before = received()
+    until(lambda: received() > before, "and go on", SECONDS)
+    n2.link_down()
+    until(lambda: '"event": "ended"' in run.read(n1, "journal.jsonl"), "it is over", SECONDS)
+    assert "n2 was not heard from for 10 s" in run.read(n1, "journal.jsonl")
+    n2.link_up()
+    assert run.down("--grace", 1).returncode == 0
+    empty(n1, n2)
 
 
 def test_two_controllers_get_everything(cluster: Cluster, user: str) -> None:
