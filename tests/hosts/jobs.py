@@ -148,9 +148,12 @@ class Job:
 
     @contextmanager
     def controller(
-        self, words: Sequence[str], *, on_terminal: bool = False
+        self, words: Sequence[str], *, on_terminal: bool = False, unread: bool = False
     ) -> Iterator[Controller]:
-        """One that is under way. What the body does not wait for is killed."""
+        """One that is under way. What the body does not wait for is killed.
+
+        An unread one stands still once it has said more than a pipe holds.
+        """
         seen = self.cluster.folder / f"controller-{os.urandom(4).hex()}.txt"
         with ExitStack() as undo:
             file = undo.enter_context(seen.open("w"))
@@ -161,6 +164,10 @@ class Job:
             else:
                 options = {"stdin": subprocess.DEVNULL, "stdout": file, "preexec_fn": heed_ctrl_c}
                 options["stderr"] = subprocess.STDOUT
+            if unread:
+                reader, options["stdout"] = os.pipe()
+                for end in (reader, options["stdout"]):
+                    undo.callback(os.close, end)
             process = self.cluster.popen(words, env=ENV, **options)
             undo.callback(process.wait)
             undo.callback(process.kill)

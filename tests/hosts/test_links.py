@@ -187,8 +187,10 @@ def test_two_controllers_get_everything(cluster: Cluster, user: str) -> None:
 def test_what_a_controller_leaves_that_dies_before_the_launch_is_seen_and_ended(
     cluster: Cluster, user: str, state: str
 ) -> None:
-    job = Job(cluster, "half", cluster.hosts[:2], user, {"defaults": {"setup": ["sleep 3600"]}})
-    with job.controller(job.up_words(1000)) as up:
+    # That it begins is told before it is begun; and of that much to tell, unread, comes no end.
+    command = "sleep 3600" if state == "setting-up" else f"sleep 3600 # {'long ' * 20_000}"
+    job = Job(cluster, "half", cluster.hosts[:2], user, {"defaults": {"setup": [command]}})
+    with job.controller(job.up_words(1000, 0, "-o", "json"), unread=state == "starting") as up:
         if state == "setting-up":
             for host in job.hosts:
                 until(lambda: "sleep 3600" in host.pids().values(), "it sleeps", SECONDS)  # noqa: B023
