@@ -205,9 +205,7 @@ class Conductor:
             self._watch.stop("interrupted", errors.INTERRUPTED, GRACE)
             pressed -= 1
         if pressed:
-            self._watch.tell_all(0.0)
-            if self._watch.only_waits:
-                self._watch.stop_waiting()
+            self._watch.hurry()
         if self._interrupts.leave > 1 and not self._started and self.state.stop is None:
             self._watch.stop("told to end before it had started", errors.INTERRUPTED, GRACE)
 

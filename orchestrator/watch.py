@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from orchestrator import errors
+from inventory.names import folded
+from orchestrator import errors, patience
 from orchestrator.backoff import Backoff
 from orchestrator.errors import DdpOrchError, HostError
 from orchestrator.events import (
@@ -24,6 +25,7 @@ from orchestrator.events import (
 )
 from orchestrator.fleet import Arrived, Finished, Lost, Rejoined, StillAway, wait_for
 from orchestrator.journal import NodeFiles, why_untold
+from orchestrator.patience import Patience
 from orchestrator.state import Keep, RunState, Stop, Warn, decide, summary
 
 if TYPE_CHECKING:
@@ -34,13 +36,8 @@ if TYPE_CHECKING:
     from orchestrator.link import Call
 
 GRACE = 10.0
-# After its grace a node has this long to say that nothing is left, before it is given up. What it
-# may need: the supervisor's own patience with what does not die, then its guard's.
-LAST_WORD = 45.0
 # Beats come every five seconds.
 QUIET = 10.0
-# A node that has said its last word has only to find the time to answer.
-HEARD = 5.0
 
 
 class Interrupts:
@@ -113,6 +110,9 @@ class Watch:
         self._head: Listening | None = None
         self._introductions: dict[str, Call] = {}
         self._away = Backoff(fleet)
+        self._patience = Patience(fleet)
+        # Those out of contact that the person who waits knows of.
+        self._named: set[str] = set()
         self._behind: set[str] = set()
         # Back from being away, with more to tell than has come yet.
         self._unheard: set[str] = set()
@@ -120,7 +120,7 @@ class Watch:
         self._listened = 0.0
         self._told = False
         self._grace = GRACE
-        self._give_up = float("inf")
+        self._hurried = False
 
     @property
     def state(self) -> RunState:
@@ -148,6 +148,8 @@ class Watch:
         item = self._fleet.next(0.1)
         self._away.turn()
         self._tell_of_silence()
+        self._patience.listen(self._awaited())
+        self._name_away()
         self._give_up_silent()
         return item
 
@@ -170,7 +172,7 @@ class Watch:
 
     def settle(self) -> None:
         """Before leaving: what was said to the hosts is to be heard there."""
-        wait_for(self._introductions, HEARD)
+        wait_for(self._introductions, patience.HEARD)
 
     def _events(self, item: Item) -> Iterator[Event]:
         host = item.host
@@ -218,6 +220,11 @@ class Watch:
         self._caught_up(host)  # the others do not wait for it
         message = error.message if error else ""
         node = self.nodes[host].rank
+        if self._patience.left(away=True) <= 0:
+            # That it is tried again would be said of one that is not waited for.
+            what = f"no contact: {message}"
+            yield GaveUp(host=host, node=node, message=what, time=time.time())
+            return
         yield LinkDown(host=host, node=node, message=message, time=time.time())
 
     def _tell_of_silence(self) -> None:
@@ -263,12 +270,27 @@ class Watch:
 
     def stop(self, why: str, exit_code: int, grace: float) -> None:
         self._emit(StopAsked(why=why, exit_code=exit_code, grace=grace, time=time.time()))
+        if exit_code == errors.INTERRUPTED:
+            self._patience.in_person(grace)
         self.tell_all(grace)
+
+    def hurry(self) -> None:
+        """Have all that is left killed at once, and wait for nobody who cannot be talked to."""
+        assert self.state.stop is not None
+        if self._hurried:
+            left = f"{max(0.0, self._patience.left()):.0f} s at most"
+            what = f"waiting for {folded(self._awaited())} to say that nothing is left: {left}"
+            self._emit(Warned(message=what))
+            return
+        self._hurried = True
+        self._emit(replace(self.state.stop, grace=0.0, time=time.time()))
+        self._patience.in_person(None)
+        self.tell_all(0.0)
 
     def tell_all(self, grace: float) -> None:
         """Have every node end; those out of contact are told when they are back."""
         self._told, self._grace = True, grace
-        self._give_up = min(self._give_up, time.monotonic() + grace + LAST_WORD)
+        self._patience.stop(grace)
         for host, node in self.nodes.items():
             if self.state.nodes[node.rank].ended:
                 continue  # one that counts as lost is told all the same: its link may live
@@ -288,34 +310,44 @@ class Watch:
             call = self._fleet.hosts[host].call("stopping.stop", {"folder": folder, **wish})
             self._stops[host] = call
 
-    @property
-    def only_waits(self) -> bool:
-        """Whether those that have not ended are all out of contact."""
-        return all(node.over or node.away for node in self.state.nodes.values())
+    def _awaited(self) -> list[str]:
+        """Return the hosts that have not said their last word."""
+        return [node.host for node in self.state.nodes.values() if not node.over]
 
-    def stop_waiting(self) -> None:
-        self._give_up = float("-inf")
+    def _name_away(self) -> None:
+        """Say for whom the person who has interrupted the run waits, and how not to."""
+        if not self._patience.is_personal or self._hurried:
+            return
+        away = [node.host for node in self.state.nodes.values() if node.away and not node.over]
+        if new := [host for host in away if host not in self._named]:
+            left = max(0.0, self._patience.left(away=True))
+            what = f"waiting for {folded(new)}, not to be reached now: {left:.0f} s at most"
+            self._emit(Warned(message=what, hint="Ctrl-C again does not wait"))
+        self._named = set(away)
 
     def _give_up_silent(self) -> None:
         """Name a node that does not say its last word, rather than wait for ever."""
-        if time.monotonic() < self._give_up:
-            return
         for rank, node in self.state.nodes.items():
-            if not node.over:
-                away = f"no contact since {_clock(node.away.time)}" if node.away else None
-                late = away or f"no last word within {LAST_WORD:.0f} s after its grace"
-                self._emit(GaveUp(host=node.host, node=rank, message=late, time=time.time()))
+            if node.over or self._patience.left(away=node.away is not None) > 0:
+                continue
+            away = f"no contact since {_clock(node.away.time)}" if node.away else None
+            late = away or f"no last word within {patience.LAST_WORD:.0f} s after its grace"
+            self._emit(GaveUp(host=node.host, node=rank, message=late, time=time.time()))
 
     # ---- the end ----
 
     def summary(self, logs: str, *, setup_whole: bool = True) -> Ended:
         # What never started is told all the same, that it never will.
-        wait_for(self._stops, HEARD)
+        heard = {host: call for host, call in self._stops.items() if not self._is_lost(host)}
+        wait_for(heard, patience.HEARD)
         self._own_up()
         told_all = setup_whole and all(files.whole for files in self.files.values())
         if logs and not (told_all and self._emit.all_kept):
             logs = self._not_whole(logs)
         return summary(self.state, time.time(), logs)
+
+    def _is_lost(self, host: str) -> bool:
+        return self.state.nodes[self.nodes[host].rank].phase == "lost"
 
     def _not_whole(self, logs: str) -> str:
         """Have the end say what it says where nobody watched: that the logs are on the hosts."""

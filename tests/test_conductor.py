@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import conductor, errors, watch
+from orchestrator import conductor, errors, patience, watch
 from orchestrator.emit import Emitter
 from orchestrator.errors import RequestFailed
 from orchestrator.events import (
@@ -136,7 +136,7 @@ def test_ctrl_c_while_files_are_sent_does_not_wait_for_a_slow_host(run):
 
 def test_a_node_that_never_says_its_last_word_is_given_up(run, monkeypatch):
     monkeypatch.setattr(conductor, "GRACE", 0.05)
-    monkeypatch.setattr(watch, "LAST_WORD", 0.05)
+    monkeypatch.setattr(patience, "LAST_WORD", 0.05)
     run.nodes["b"].instead["stopping.stop"] = answered
     run.once_all_launched(run.interrupts._note)
     ended = run.conduct()
@@ -326,9 +326,12 @@ def test_a_link_that_is_lost_as_torchrun_is_started_asks_for_the_start_again(run
     assert [args["folder"] for args in launches_of] == ["/r/1"] * 2
 
 
-def test_ctrl_c_while_a_host_is_away_waits_no_longer_than_its_last_word_may_take(run, monkeypatch):
+def test_ctrl_c_while_a_host_is_away_names_it_and_waits_little_longer_than_the_grace(
+    run, monkeypatch
+):
     monkeypatch.setattr(conductor, "GRACE", 0.05)
-    monkeypatch.setattr(watch, "LAST_WORD", 0.05)
+    monkeypatch.setattr(patience, "HEARD", 0.05)
+    monkeypatch.setattr(patience, "LAST_WORD", 3600.0)
     b = run.nodes["b"]
     run.once_all_launched(lambda: (run.everyone("up"), b.lose(reachable=False)))
     run.then[LinkDown] = lambda _: run.interrupts._note()
@@ -337,12 +340,57 @@ def test_ctrl_c_while_a_host_is_away_waits_no_longer_than_its_last_word_may_take
     (gave_up,) = run.of(GaveUp)
     assert gave_up.message.startswith("no contact since ")
     assert run.nodes["a"].grace() == [0.05]
+    (told,) = run.of(Warned)
+    assert told.message == "waiting for b, not to be reached now: 0 s at most"
+    assert told.hint == "Ctrl-C again does not wait"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_finds_out_soon_who_has_fallen_silent(run, monkeypatch, presses):
+    """A cable that was pulled says nothing, and the link counts as whole for half a minute."""
+    monkeypatch.setattr(conductor, "GRACE", 0.3)
+    monkeypatch.setattr(patience, "BEAT", 0.01)
+    monkeypatch.setattr(patience, "HEARD", 0.1)
+    monkeypatch.setattr(patience, "LAST_WORD", 3600.0)
+    b = run.nodes["b"]
+    b.instead["stopping.stop"] = lambda _: None
+
+    def pull() -> None:
+        b.reachable, run.fleet.hosts["b"].silent = False, 20.0
+        run.interrupts._note()
+
+    run.once_all_launched(pull)
+    if presses == 2:
+        run.then[StopAsked] = lambda _: run.interrupts._note()
+    ended = run.conduct()
+    assert (ended.exit_code, ended.unverified) == (130, ("b",))
+    assert [event.host for event in run.of(NodeEnded)] == ["a"]
+    (gave_up,) = run.of(GaveUp)
+    said = "no contact since " if presses == 1 else "no contact: nothing was heard"
+    assert gave_up.message.startswith(said)
+    assert len(run.of(LinkDown)) == 2 - presses, "it is not said to be tried again"
+
+
+def test_each_ctrl_c_is_answered(run):
+    """At the first the run is stopped, at the second killed, and then who it waits for is named."""
+    a, b = run.nodes["a"], run.nodes["b"]
+    a.instead["stopping.stop"] = b.instead["stopping.stop"] = answered
+    run.once_all_launched(run.interrupts._note)
+    run.then[StopAsked] = lambda _: run.interrupts._note()
+    run.then[Warned] = lambda _: run.everyone("end", None, 9, "stopped")
+    assert run.conduct().exit_code == 130
+    assert [(event.why, event.grace) for event in run.of(StopAsked)] == [
+        ("interrupted", watch.GRACE), ("interrupted", 0.0),
+    ]  # fmt: skip
+    (told,) = run.of(Warned)
+    assert told.message.startswith("waiting for a, b to say that nothing is left: ")
+    assert a.grace() == [watch.GRACE, 0.0]
 
 
 def test_a_further_ctrl_c_while_only_hosts_that_are_away_are_waited_for_ends_the_waiting(
     run, monkeypatch
 ):
-    monkeypatch.setattr(watch, "LAST_WORD", 3600.0)
+    monkeypatch.setattr(patience, "LAST_WORD", 3600.0)
     b = run.nodes["b"]
     run.once_all_launched(lambda: (run.everyone("up"), b.lose(reachable=False)))
     run.then[LinkDown] = lambda _: run.interrupts._note()
@@ -353,7 +401,7 @@ def test_a_further_ctrl_c_while_only_hosts_that_are_away_are_waited_for_ends_the
 
 
 def test_a_second_ctrl_c_gives_nobody_up_who_can_still_answer(run, monkeypatch):
-    monkeypatch.setattr(watch, "LAST_WORD", 3600.0)
+    monkeypatch.setattr(patience, "LAST_WORD", 3600.0)
     a, b = run.nodes["a"], run.nodes["b"]
 
     def killed(call: Call) -> None:

@@ -61,6 +61,8 @@ class FakeHost:
 
     def pulse(self, patience: float) -> None:
         self.pulsed.set()
+        if self.silent > patience:
+            self.lose(self.name, LinkLost("nothing was heard", check="ssh.reach", host=self.name))
 
     def silence(self) -> float:
         return self.silent

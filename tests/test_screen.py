@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -246,8 +247,20 @@ def test_first_failures(out, failure, line):
 
 
 def test_an_interrupted_run_says_how_to_hurry(out):
-    text = shown(out, StopAsked(why="interrupted", exit_code=130, grace=1.0, time=1.0))
-    assert text == "stopping everywhere: interrupted; Ctrl-C again kills it now\n"
+    asked = StopAsked(why="interrupted", exit_code=130, grace=10.0, time=1.0)
+    assert shown(out, asked) == (
+        "stopping everywhere: interrupted (10 s to end; Ctrl-C again kills at once)\n"
+    )
+    killed = dataclasses.replace(asked, grace=0.0, time=2.0)
+    text = shown(out, *START, asked, ended_node(0), killed)
+    assert text.splitlines()[-1] == "killing what is left on gpu2"
+
+
+def test_one_that_is_lost_while_the_run_ends_is_not_said_to_go_on(out):
+    asked = StopAsked(why="interrupted", exit_code=130, grace=10.0, time=1.0)
+    down = LinkDown(host="gpu2", node=1, message="gone", time=2.0)
+    text = shown(out, *START, asked, down)
+    assert text.splitlines()[-1] == "no contact with gpu2: gone; it is tried again"
 
 
 FINDINGS = """\
@@ -401,6 +414,11 @@ def test_the_ranks_are_shown_when_all_are_there_and_once(out):
     assert "all workers run" not in text
     text = shown(out, *START, up(1))
     assert text.count("all workers run") == 1
+
+
+def test_who_comes_when_all_are_to_end_is_not_shown_as_if_they_ran(out):
+    asked = StopAsked(why="interrupted", exit_code=130, grace=10.0, time=1.0)
+    assert "all workers run" not in shown(out, PLANNED, up(0), asked, up(1))
 
 
 def test_torchruns_words_when_asked_for(out):

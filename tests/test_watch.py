@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator import backoff, errors, state, watch
+from orchestrator import backoff, errors, patience, state, watch
 from orchestrator.emit import Emitter
 from orchestrator.events import (
     Ended,
@@ -236,7 +236,7 @@ def test_one_that_is_away_is_told_to_end_when_it_is_back(run):
 
 
 def test_one_that_was_given_up_is_told_all_the_same_should_it_come_back(run, monkeypatch):
-    monkeypatch.setattr(watch, "LAST_WORD", 0.0)
+    monkeypatch.setattr(patience, "LAST_WORD", 0.0)
     begun(run)
     a, b = run.nodes.values()
     a.instead["stopping.stop"] = lambda call: None
@@ -336,7 +336,7 @@ def test_a_supervisor_that_is_dead_is_told_of_and_the_job_goes_on(run):
 
 
 def test_a_node_without_contact_is_given_up_only_after_a_stop(run, monkeypatch):
-    monkeypatch.setattr(watch, "LAST_WORD", 0.0)
+    monkeypatch.setattr(patience, "LAST_WORD", 0.0)
     begun(run)
     watched = attach(run)
     see(watched, lambda: watched.state.all_up)

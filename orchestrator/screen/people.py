@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 from rich.table import Table
 from rich.text import Text
 
+from inventory.names import folded
 from orchestrator.errors import INTERRUPTED
 from orchestrator.events import (
     Checked,
@@ -95,8 +96,12 @@ class Screen:
             case SetupEnded():
                 self._finish_lines(event.host)
             case StopAsked() | Stopping() if _began(event, state):
-                again = "; Ctrl-C again kills it now" if event.exit_code == INTERRUPTED else ""
+                again = f" ({event.grace:.0f} s to end; Ctrl-C again kills at once)"
+                again = again if event.exit_code == INTERRUPTED else ""
                 self._say(f"stopping everywhere: {event.why}{again}", "yellow")
+            case StopAsked() if event.grace == 0:
+                left = folded(node.host for node in state.nodes.values() if not node.over)
+                self._say(f"killing what is left on {left}", "yellow")
             case WorkerEnded() if event.failed and state.plan:
                 self._restarting(event, state.plan.max_restarts)
             case NodeEnded() | GaveUp():
@@ -104,8 +109,10 @@ class Screen:
                 if isinstance(event, GaveUp):
                     self._say(f"{event.host}: {event.message}", "bold red")
             case LinkDown():
-                what = f"no contact with {event.host}: {event.message}; its part of the run goes on"
-                self._say(f"{what}, and it is tried again", "yellow")
+                # Of one that is to end nobody knows whether it goes on.
+                on = "" if state.stop else "its part of the run goes on, and "
+                what = f"no contact with {event.host}: {event.message}; {on}it is tried again"
+                self._say(what, "yellow")
             case LinkUp():
                 self._say(f"{event.host} is back", "green")
             case Detached():
@@ -166,9 +173,9 @@ class Screen:
 
     def _workers_up(self, event: WorkersUp, state: RunState) -> None:
         """Show the ranks once all nodes have them; they come from the workers themselves."""
-        if not state.all_up or any(
-            n.round != event.round and not n.over for n in state.nodes.values()
-        ):
+        if state.stop or not state.all_up:
+            return  # of those that are to end nobody wants to read that they have come
+        if any(n.round != event.round and not n.over for n in state.nodes.values()):
             return
         if (event.round, len(state.nodes)) in self._table_shown:
             return

@@ -161,6 +161,32 @@ def test_a_host_that_the_others_do_not_hear_ends_the_run_as_soon_as_is_asked_for
     empty(n1, n2)
 
 
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_soon_finds_out_and_says_whose_cable_was_pulled(
+    cluster: Cluster, user: str, presses: int
+) -> None:
+    """Whose link is cut like that counts as there for half a minute, and then is tried again."""
+    job = Job(cluster, "pulled", cluster.hosts[:2], user)
+    with job.controller(job.up_words(1000)) as up:
+        up.says("all workers run")
+        cluster["n2"].link_down()
+        up.process.send_signal(signal.SIGINT)
+        up.says("stopping everywhere: interrupted (10 s to end; Ctrl-C again kills at once)")
+        if presses == 2:
+            up.process.send_signal(signal.SIGINT)
+            up.says("killing what is left on ")
+        up.wait(130)
+    if presses == 1:
+        assert "warning: waiting for n2, not to be reached now: " in up.output
+        assert "n2: no contact since " in up.output
+    else:
+        assert "n2: no contact: nothing was heard from it for 5 s" in up.output
+    assert "not verified on n2: ddp-orch down pulled, once it can be reached" in up.output
+    empty(cluster["n1"])
+    cluster["n2"].link_up()
+    job.taken_down()
+
+
 def test_two_controllers_get_everything(cluster: Cluster, user: str) -> None:
     job = Job(cluster, "seen", cluster.hosts[:2], user)
     elsewhere = [cluster.home / f"another-machine-{n}" for n in (1, 2)]
