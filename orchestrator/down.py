@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator import errors
 from orchestrator.down_there import Ending, Target, unrecorded
+from orchestrator.ends import note, note_if_over, told_by_hosts
 from orchestrator.errors import HostError, NoSuchRun, UsageError
-from orchestrator.events import Ended
-from orchestrator.folders import who_we_are
 from orchestrator.local_runs import find, known, meant
 from orchestrator.ps import on_hosts
 from orchestrator.reports import OVER
-from orchestrator.store import RunStore
 from orchestrator.survey import Survey
 from orchestrator.taken_down import NodeDown, exit_code
 
@@ -30,6 +27,9 @@ if TYPE_CHECKING:
     from orchestrator.survey import Answers
 
 
+HERE, THERE = "that is known here", "on these hosts"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Listener:
     """Who is told of what happens, and asked."""
@@ -42,20 +42,70 @@ class Listener:
 
     show: Callable[[NodeDown], None]
     warn: Callable[[str, str | None], None]
-    end: Callable[[Sequence[NodeDown]], None]
+    tell: Callable[[str], None]
+    """Told of runs that are passed over: they had ended."""
+
+    end: Callable[[Sequence[NodeDown], str], None]
+    """Told of all, at the end; and where runs were looked for, should there be none."""
 
 
 def down(wanted: str | None, grace: float, options: Options, listener: Listener) -> int:
-    """Take down a run by this machine's own record of it; without a name the newest."""
-    run = find(wanted) if wanted is not None else _newest()
-    if run.plan is None or run.inventory is None or not run.plan.folders:
+    """Take down a run by this machine's own record of it; without a name the newest that runs."""
+    if wanted is None:
+        return _down_newest(grace, options, listener)
+    done = _take_down(find(wanted), grace, options, listener)
+    listener.end(done, THERE)
+    return exit_code(done)
+
+
+def _down_newest(grace: float, options: Options, listener: Listener) -> int:
+    """Take down the newest that has not ended; what is found to have done so is passed over."""
+    runs = known() or [find(None)]  # which raises where there is none at all
+    done: list[NodeDown] = []
+    for run in _may_run(runs):
+        _refuse_unknown(run)
+        found = told_by_hosts(run, options, listener.warn)
+        if found and (ended := note_if_over(run, found, listener.warn)):
+            listener.tell(f"{run.name} had ended (exit {ended.exit_code}) already")
+            continue
+        hosts = run.plan.hosts if run.plan else ()
+        if not listener.confirm([_named(found) if found else f"{run.name} on {', '.join(hosts)}"]):
+            return errors.INTERRUPTED
+        nodes = _take_down(run, grace, options, listener)
+        done += nodes
+        if any(node.outcome == "down" or not node.empty for node in nodes):
+            break
+    listener.end(done, HERE)
+    return exit_code(done)
+
+
+def _may_run(runs: Sequence[LocalRun]) -> list[LocalRun]:
+    """Return those that may not be over, the newest first; those whose hosts nobody knows last.
+
+    What ended here with some hosts out of reach comes after what is not known to have ended.
+    """
+    going = [run for run in runs if run.plan and not run.ended]
+    left = [run for run in runs if run.plan and run.ended and run.ended.unverified]
+    return sorted([*going, *left], key=lambda run: not _has_hosts(run))
+
+
+def _has_hosts(run: LocalRun) -> bool:
+    return bool(run.plan and run.inventory and run.plan.folders)
+
+
+def _refuse_unknown(run: LocalRun) -> None:
+    if not _has_hosts(run):
         raise UsageError(
             f"the record of {run.name} here does not say where its hosts are",
             hint=f"ddp-orch down {run.name} -i inventory.yaml",
         )
+
+
+def _take_down(run: LocalRun, grace: float, options: Options, listener: Listener) -> list[NodeDown]:
+    _refuse_unknown(run)
+    assert run.plan is not None
+    assert run.inventory is not None
     plan = run.plan
-    if wanted is None and not listener.confirm([f"{run.name} on {', '.join(plan.hosts)}"]):
-        return errors.INTERRUPTED
     listener.begin(run.name, plan.hosts, grace)
     targets = [
         # A run that may still be about to start must not do so later.
@@ -64,11 +114,6 @@ def down(wanted: str | None, grace: float, options: Options, listener: Listener)
     ]
     hosts = [host for host in run.inventory.hosts if host.name in plan.hosts]
     return _end(hosts, targets, (), [run], grace, options, listener)
-
-
-def _newest() -> LocalRun:
-    """The newest that has not ended, as far as is known here; else the newest of all."""
-    return next((run for run in known() if run.ended is None and run.plan), None) or find(None)
 
 
 def down_on(
@@ -103,7 +148,9 @@ def down_on(
     hosts = [host for host in inventory.hosts if host.name in asked]
     plans = {run.name: run.plan for run in runs}
     ours = [run for run in known() if run.plan and run.plan == plans.get(run.name)]
-    return _end(hosts, targets, lost, ours, grace, options, listener)
+    done = _end(hosts, targets, lost, ours, grace, options, listener)
+    listener.end(done, THERE)
+    return exit_code(done)
 
 
 def _meant(found: Sequence[FoundRun], wanted: str | None, *, every: bool) -> list[FoundRun]:
@@ -193,7 +240,10 @@ def _unrecorded(
     for name in names:
         listener.begin(name, hosts[name], grace)
     asked = {target.host for target in targets}
-    return _end([h for h in there if h.name in asked], targets, (), (), grace, options, listener)
+    with_some = [host for host in there if host.name in asked]
+    done = _end(with_some, targets, (), (), grace, options, listener)
+    listener.end(done, THERE)
+    return exit_code(done)
 
 
 def _nothing(failed: Mapping[str, DdpOrchError], wanted: str | None, listener: Listener) -> int:
@@ -206,7 +256,7 @@ def _nothing(failed: Mapping[str, DdpOrchError], wanted: str | None, listener: L
             f"no run called {wanted} is on these hosts",
             hint="ddp-orch ps -i inventory.yaml lists those that are",
         )
-    listener.end([])
+    listener.end([], THERE)
     return errors.OK
 
 
@@ -218,7 +268,8 @@ def _end(
     grace: float,
     options: Options,
     listener: Listener,
-) -> int:
+) -> list[NodeDown]:
+    """End them, and note in the records here what is proven; return what became of each."""
     for node in lost:
         listener.show(node)
     ending = Ending(hosts, targets, grace, options, listener.show, listener.warn)
@@ -226,33 +277,5 @@ def _end(
         ending.see_through()
     done = [*lost, *ending.done]
     for run in ours:
-        nodes = [node for node in done if node.run == run.name]
-        if all(node.empty for node in nodes):
-            _write_down(run, nodes, listener)
-    listener.end(done)
-    return exit_code(done)
-
-
-def _write_down(run: LocalRun, nodes: Sequence[NodeDown], listener: Listener) -> None:
-    """Note the end in the record here, unless a controller that runs now does so itself."""
-    if run.ended or run.plan is None or not any(node.outcome == "down" for node in nodes):
-        return  # what had ended by itself is for `attach` to tell, with all that led to it
-    failed = [node.host for node in nodes if node.failed]
-    before = f"{', '.join(failed)} had failed, and the rest was " if failed else ""
-    ended = Ended(
-        run=run.name,
-        exit_code=errors.JOB_FAILED if failed else errors.CANCELLED,
-        seconds=time.time() - run.started,
-        hosts=run.plan.hosts,
-        why=f"{before}taken down by {who_we_are()}",
-        failure=None,
-        survivors=(),
-        logs="",  # what nobody watched is still on the hosts
-    )
-    try:
-        RunStore.note_end(run.name, ended)
-    except UsageError as error:
-        listener.warn(error.message, error.hint)
-    except OSError as error:
-        what = f"the record {run.folder} cannot be written to: {error.strerror}"
-        listener.warn(what, None)
+        note(run, [node for node in done if node.run == run.name], options, listener.warn)
+    return done

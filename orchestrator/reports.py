@@ -85,6 +85,9 @@ class NodeReport:
     signal: int | None = None
     reason: str = ""
     survivors: tuple[str, ...] = ()
+    proven: bool = False
+    """Nobody of it was left at its end, as who started it could tell."""
+
     ended_at: float | None = None
     stop_code: int | None = None
     """The run's exit code as who stopped it wants it; None where nobody did."""
@@ -209,6 +212,7 @@ def _report(
             signal=_whole(end.get("signal")),
             reason=_text(end.get("reason")),
             survivors=tuple(str(survivor(row)) for row in _rows(end.get("survivors"))),
+            proven=end.get("proven") is True and not end.get("survivors"),
             ended_at=_time(end.get("time"), our_time),
             stop_code=_exit_code(stop.get("exit_code")) if stop else None,
             ranks_alive=max(0, _whole(entry["ranks_alive"]) or 0),

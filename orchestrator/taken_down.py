@@ -154,10 +154,10 @@ def exit_code(nodes: Iterable[NodeDown]) -> int:
     return errors.OK if outcomes <= set(EMPTY) else errors.JOB_FAILED
 
 
-def summary(nodes: Sequence[NodeDown]) -> list[str]:
-    """Say of each run whether it is down."""
+def summary(nodes: Sequence[NodeDown], where: str) -> list[str]:
+    """Say of each run whether it is down; `where` runs were looked for, should there be none."""
     if not nodes:
-        return ["nothing runs on these hosts"]
+        return [f"nothing runs {where}"]
     lines = []
     for run in dict.fromkeys(node.run for node in nodes):
         of_run = [node for node in nodes if node.run == run]

@@ -95,10 +95,12 @@ def test_the_exit_code_says_what_is_to_be_done_next():
 
 
 def test_a_run_is_down_when_all_its_hosts_are():
-    assert summary([]) == ["nothing runs on these hosts"]
-    assert summary([node(), node("gpu2", before="ended")]) == ["run brave-otter: down"]
-    assert summary([node(before="ended")]) == ["run brave-otter: down already"]
-    assert summary([node(), lost("gpu2")]) == ["run brave-otter: NOT known to be down on gpu2"]
+    there = "on these hosts"
+    assert summary([], there) == ["nothing runs on these hosts"]
+    assert summary([node(), node("gpu2", before="ended")], there) == ["run brave-otter: down"]
+    assert summary([node(before="ended")], there) == ["run brave-otter: down already"]
+    away = ["run brave-otter: NOT known to be down on gpu2"]
+    assert summary([node(), lost("gpu2")], there) == away
 
 
 def test_people_read_who_is_left_and_what_to_do(capsys):
@@ -108,7 +110,7 @@ def test_people_read_who_is_left_and_what_to_do(capsys):
     nodes = [node(survivors=[roots]), node("gpu2", survivors=[SURVIVOR]), lost("gpu3")]
     for each in nodes:
         lines.show(each)
-    lines.end(nodes)
+    lines.end(nodes, "on these hosts")
     assert (
         capsys.readouterr().out
         == """\
@@ -140,7 +142,7 @@ def test_the_json_is_frozen(capsys):
     nodes = [node(), node("gpu2", survivors=[SURVIVOR], verified=False), lost("gpu3")]
     for each in nodes:
         shown.show(each)
-    shown.end(nodes)
+    shown.end(nodes, "on these hosts")
     again = "ddp-orch down brave-otter"
     survivor = {name: value for name, value in SURVIVOR.items() if name != "start"}
     common = {"run": "brave-otter", "node": 0, "survivors": [], "message": "", "hint": None}

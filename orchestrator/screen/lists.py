@@ -179,8 +179,8 @@ class DownLines:
         if hint := taken_down.hint(node):
             _say(f"  -> {hint}")
 
-    def end(self, nodes: Sequence[NodeDown]) -> None:
-        for line in taken_down.summary(nodes):
+    def end(self, nodes: Sequence[NodeDown], where: str) -> None:
+        for line in taken_down.summary(nodes, where):
             _say(line)
 
 
@@ -193,7 +193,7 @@ class DownJson:
     def show(self, node: NodeDown) -> None:
         _write(taken_down.as_json(node))
 
-    def end(self, nodes: Sequence[NodeDown]) -> None:
+    def end(self, nodes: Sequence[NodeDown], where: str) -> None:
         _write(taken_down.summary_json(nodes))
 
 

@@ -215,7 +215,8 @@ def down(
         str | None,
         typer.Argument(
             metavar="[RUN | INVENTORY]",
-            help="A run, by its name or how that begins; default: the newest. Or an inventory.",
+            help="A run, by its name or how that begins; default: the newest that runs. Or an "
+            "inventory.",
         ),
     ] = None,
     inventory: ThereOption = None,
@@ -287,6 +288,7 @@ def down(
         begin=told.begin,
         show=told.show,
         warn=screen.show_warning,
+        tell=lambda line: screen.show_lines([line], options.mask),
         end=told.end,
     )
     if found is None:

@@ -450,6 +450,27 @@ def test_a_host_that_cannot_be_reached_is_named_and_ended_later(cluster: Cluster
     assert became(done, second).startswith("down")
 
 
+def test_a_bare_down_ends_what_runs_and_notes_what_has_ended_by_itself(cluster: Cluster) -> None:
+    launch(cluster, "runs", cluster.hosts[:1], *ANIMAL).ready()
+    fails = ["sh", "-c", "echo ready; while ! test -e go; do sleep 0.1; done; exit 5"]
+    over = launch(cluster, "over", cluster.hosts[1:], *fails).ready()
+    for host in over.hosts:
+        host.write(f"{over.folder(host)}/go", "")
+    for host in over.hosts:
+        exits = ["test", "-e", f"{over.folder(host)}/exit.json"]
+        until(lambda h=host, e=exits: h.run(e).returncode == 0, "it has ended", seconds=60)
+    done = ddp_orch(cluster, "down", "--yes", "--grace", "1s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "over had ended (exit 100) already\n" in done.stderr
+    assert done.stdout.endswith("run runs: down\n")
+    empty(*cluster.hosts)
+    # Both are on record now: no host is asked for them.
+    codes = {name: ddp_orch(cluster, "ps", name).returncode for name in ("runs", "over")}
+    assert codes == {"runs": 103, "over": 100}
+    done = ddp_orch(cluster, "down", "--yes")
+    assert (done.returncode, done.stdout) == (0, "nothing runs that is known here\n"), done.stderr
+
+
 def test_ctrl_c_leaves_the_rest_to_the_hosts(cluster: Cluster) -> None:
     host = cluster.hosts[0]
     run = launch(cluster, "left", [host], *ANIMAL).ready()

@@ -183,8 +183,11 @@ def test_ctrl_c_soon_finds_out_and_says_whose_cable_was_pulled(
         assert "n2: no contact: nothing was heard from it for 5 s" in up.output
     assert "not verified on n2: ddp-orch down pulled, once it can be reached" in up.output
     empty(cluster["n1"])
+    assert "pulled: not verified on n2\n" in ddp_orch(cluster, "ps").stderr
     cluster["n2"].link_up()
     job.taken_down()
+    told = ddp_orch(cluster, "ps", "pulled")
+    assert (told.returncode, "not verified" in told.stderr) == (130, False), "that is proven now"
 
 
 def test_two_controllers_get_everything(cluster: Cluster, user: str) -> None:
