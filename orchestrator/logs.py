@@ -17,7 +17,7 @@ from orchestrator.logs_there import LogHosts
 from orchestrator.tailing import Tailing, Telling
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
     from pathlib import Path
 
     from orchestrator.fetch import Brought
@@ -59,7 +59,7 @@ def logs(
             tailing.to_the_end()
         else:
             tailing.in_turn(subject.hosts, from_here)
-        return exit_code([*there.failed.values(), *tailing.failed.values()])
+        return exit_code(subject, {**there.failed, **tailing.failed})
 
 
 def fetch(
@@ -73,7 +73,7 @@ def fetch(
     with LogHosts(asked, wanted, options, say) as there:
         _check(asked, there.subject, wanted, say)
         brought, failed = fetched(there.fleet, there.subject, wanted, folder, say)
-        return brought, exit_code([*there.failed.values(), *failed.values()])
+        return brought, exit_code(there.subject, {**there.failed, **failed})
 
 
 def _check(asked: Asked, subject: Subject, wanted: Wanted, say: Say) -> None:
@@ -82,9 +82,9 @@ def _check(asked: Asked, subject: Subject, wanted: Wanted, say: Say) -> None:
     check_ranks(subject, wanted)
 
 
-def exit_code(failed: Iterable[DdpOrchError]) -> int:
-    """Say whether something is missing: by all hosts' word, or because one could not tell."""
-    kinds = [type(error) for error in failed]
-    if not kinds:
+def exit_code(subject: Subject, failed: Mapping[str, DdpOrchError]) -> int:
+    """Say whether something is missing: all of it by all hosts' word, or a part."""
+    if not failed:
         return errors.OK
-    return errors.NO_SUCH_RUN if set(kinds) == {NoSuchRun} else errors.HOST
+    gone = all(isinstance(error, NoSuchRun) for error in failed.values())
+    return errors.NO_SUCH_RUN if gone and failed.keys() >= set(subject.hosts) else errors.HOST

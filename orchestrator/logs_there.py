@@ -110,9 +110,13 @@ class LogHosts:
             raise
         run = found[which]
         nodes = {n: Watched(run.host_of(n, places), n, at.folder) for n, at in run.nodes.items()}
+        at_hosts = {node.host for node in nodes.values()}
         for node, host in enumerate(run.plan.hosts if run.plan else ()):
             if host in self.failed:
                 nodes.setdefault(node, Watched(host, node, ""))
+            elif host in asked and node not in nodes and host not in at_hosts:
+                nodes[node] = Watched(host, node, "")
+                self.failed[host] = _nothing_of(run.name, host)
         refuse_doubles(run.name, [node.host for node in nodes.values()])
         started = run.plan.time if run.plan else None
         record = next((r for r in known() if r.name == run.name and r.started == started), None)
@@ -133,12 +137,15 @@ class LogHosts:
             if isinstance(answer, DdpOrchError):
                 self._fail(node.host, answer)
             elif answer["state"] == "absent":
-                why = f"it has nothing of run {subject.name}: {UNTOLD['absent']}"
-                self._fail(node.host, NoSuchRun(why, host=node.host))
+                self._fail(node.host, _nothing_of(subject.name, node.host))
             else:
                 named = {file_called(n, node.rank): size for n, size in answer["files"].items()}
                 seen[node.host] = {file: size for file, size in named.items() if file}
         return dataclasses.replace(subject, seen=seen)
+
+
+def _nothing_of(run: str, host: str) -> NoSuchRun:
+    return NoSuchRun(f"it has nothing of run {run}: {UNTOLD['absent']}", host=host)
 
 
 def _hosts_of(inventory: Inventory | None, wanted: Wanted) -> list[Host]:

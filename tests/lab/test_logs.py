@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from orchestrator.lab import LabHost
     from tests.lab.conftest import Rooms
 
 pytestmark = pytest.mark.slow
@@ -90,6 +92,44 @@ def test_what_is_on_no_host_that_answers_may_be_on_one_that_does_not(
     done = rooms.ddp_orch("logs", "elsewhere", "-i", ended)
     assert done.returncode == 102
     assert "no run called elsewhere is known on these hosts" in done.stderr
+
+
+@contextlib.contextmanager
+def nothing_of(run: str, host: LabHost) -> Iterator[None]:
+    """Take away what a host keeps of a run, as whoever deletes it does, and bring it back."""
+    folder = host.home / ".ddp-orch/runs" / run
+    away = folder.rename(host.home / "away")
+    try:
+        yield
+    finally:
+        away.rename(folder)
+
+
+def test_a_host_that_has_nothing_of_it_any_more_keeps_none_from_the_others(
+    rooms: Rooms, ended: Path, tmp_path: Path
+) -> None:
+    said = "it has nothing of run told: its folder is not there any more\n"
+    there = ["logs", "told", "-i", ended]
+    another = {"DDP_ORCH_STATE_DIR": str(tmp_path / "another machine's")}
+    with nothing_of("told", rooms.hosts[1]):
+        done = rooms.ddp_orch("logs", "told", "--since", "1h")  # what is here does not know when
+        elsewhere = rooms.ddp_orch(*there, **another)
+        fetched = rooms.ddp_orch(*there, "--fetch", "--to", tmp_path / "raw", **another)
+        alone = rooms.ddp_orch("logs", "told", "--since", "1h", "--host", "lab2")
+        with nothing_of("told", rooms.hosts[0]):
+            nowhere = rooms.ddp_orch("logs", "told", "--since", "1h")
+    assert done.returncode == 4, done.stderr
+    assert done.stdout.splitlines() == shown(0) + shown(1)
+    assert done.stderr.startswith(f"ddp-orch: lab2: {said}")
+    assert elsewhere.returncode == 4, elsewhere.stderr
+    assert elsewhere.stdout.splitlines() == shown(0)
+    assert elsewhere.stderr == f"ddp-orch: lab2: {said}"
+    assert fetched.returncode == 4, fetched.stderr
+    assert (tmp_path / "raw" / "rank0.out").read_text() == text_of(0)
+    assert fetched.stderr == f"ddp-orch: lab2: {said}"
+    # Where all that were asked say so, there is no such run.
+    assert (alone.returncode, nowhere.returncode) == (102, 102)
+    assert f"ddp-orch: lab1: {said}ddp-orch: lab2: {said}" in nowhere.stderr
 
 
 FROM = pytest.mark.parametrize("there", [False, True], ids=["here", "from hosts"])
