@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -113,6 +114,10 @@ def test_wrong_usage(ddp, words):
         (["up", "inv.yaml", "--secret", "NOT_SET"], "the secret NOT_SET is not set in this"),
         (["exec", "inv.yaml", "--secret", "NOT_SET", "--", "x"], "the secret NOT_SET is not set"),
         (["up", "inv.yaml", "--no-python"], "no command"),
+        (["attach", "inv.yaml"], "inv.yaml is an inventory, and here a run's name is wanted"),
+        (["logs", "-f", "inv.yaml"], "inv.yaml is an inventory, and here a run's name is wanted"),
+        (["logs", "hosts"], "hosts is an inventory, and here a run's name is wanted"),
+        (["attach", "a.yml", "-H", "gpu1"], "a.yml is an inventory, and here a run's name is"),
         (["prune", "--here"], "--here is for runs that are named"),
         (["exec", "inv.yaml"], "no command"),
         (["exec", "inv.yaml", "--"], "no command"),
@@ -120,10 +125,21 @@ def test_wrong_usage(ddp, words):
 )
 def test_errors_are_a_line_and_a_hint(ddp, words, what, tmp_path):
     (tmp_path / "bad.env").write_text("# mine\nA='x'\n")
+    (tmp_path / "hosts").write_text("gpu1 slots=2\n")
     ran = ddp(*words)
     assert two_lines(ran)[0].startswith(f"ddp-orch: {what}")
     assert ran.code == 2
     assert not (tmp_path / "state").exists()  # no record of what never began
+
+
+@pytest.mark.parametrize("verb", ["attach", "logs"])
+def test_who_gives_an_inventory_for_a_run_is_told_how_to_type_it(ddp, tmp_path, verb):
+    (tmp_path / "my hosts.yaml").write_text("hosts: [{name: gpu1, ssh: 'x@127.0.0.1:1'}]\n")
+    _, hint = two_lines(ddp(verb, "my hosts.yaml"))
+    typed = hint.partition("ddp-orch ")[2]
+    assert typed == f"{verb} -i 'my hosts.yaml'"
+    ran = ddp(*shlex.split(typed))
+    assert (ran.code, ran.err.startswith("ddp-orch: gpu1: ")) == (4, True), ran.err
 
 
 @pytest.mark.parametrize(

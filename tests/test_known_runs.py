@@ -111,6 +111,19 @@ def test_a_run_that_nobody_knows(state):
     assert (empty.returncode, empty.stdout, empty.stderr) == (0, "", "no runs are known\n")
 
 
+def test_a_file_that_is_called_like_a_run_is_not_taken_for_an_inventory(state):
+    """`logs brave-otter > brave-otter` makes one before it begins."""
+    record("brave-otter", 1, replace(ENDED, logs="x", exit_code=0))
+    (state.parent / "brave-otter").touch()
+    for verb in "logs", "attach":
+        shown = ddp_orch(state, verb, "brave-otter")
+        assert shown.returncode == 0, shown.stderr
+    (state.parent / "calm-owl").touch()
+    shown = ddp_orch(state, "logs", "calm-owl")
+    assert (shown.returncode, shown.stdout) == (2, "")
+    assert "ddp-orch logs -i calm-owl" in shown.stderr
+
+
 def test_records_that_others_can_change_are_not_read(state):
     record("r", 1)
     state.chmod(0o777)

@@ -212,6 +212,24 @@ def is_inventory(word: str) -> bool:
     return word.endswith((".yaml", ".yml")) or os.path.isfile(word)  # noqa: PTH113
 
 
+def refuse_inventory(run: str | None, there: str | list[str] | None) -> None:
+    """Say how an inventory is given where a run is wanted; `there`: -i or -H as they are given."""
+    import shlex
+
+    from orchestrator.local_runs import known
+    from orchestrator.node.files import RUN_NAME
+
+    if run is None or not is_inventory(run):
+        return
+    # A file may be called as a run is: `ddp-orch logs brave-otter > brave-otter` makes one.
+    if RUN_NAME.match(run) and (there or any(each.name.startswith(run) for each in known())):
+        return
+    raise UsageError(
+        f"{run} is an inventory, and here a run's name is wanted",
+        hint=f"the newest run of its hosts: ddp-orch {sys.argv[1]} -i {shlex.quote(run)}",
+    )
+
+
 def seconds_of(option: str, text: str) -> float:
     from inventory.kinds import seconds
 

@@ -14,6 +14,7 @@ from orchestrator.verbs.asked import (
     inventory_of,
     is_inventory,
     options_of,
+    refuse_inventory,
     refuse_words,
     seconds_of,
     wanted_lines,
@@ -67,6 +68,7 @@ def attach(
     from orchestrator.attach import begun, record_of
 
     refuse_words()
+    refuse_inventory(run, inventory or hosts)
     found = inventory_beside(inventory, hosts, include, exclude)
     options = options_of(None, None, None, None, accept_new_host_keys)
     known = begun(run, found, options, lambda w: screen.show_lines([w], options.mask))
@@ -152,6 +154,7 @@ def logs(
     from orchestrator.logs_there import Asked
 
     refuse_words()
+    refuse_inventory(run, inventory or hosts)
     wanted = wanted_lines(rank, host, stream, tail, since, grep, follow, verbose or fetch)
     if fetch and (follow or since or grep or tail is not None or output != "table"):
         raise UsageError("--fetch brings whole files: -f, --tail, --since, --grep, -o do not apply")
