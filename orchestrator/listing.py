@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from inventory.names import ranges
 from orchestrator import errors
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.reports import FoundRun
 
 HEADINGS = ("run", "state", "age", "owner", "hosts", "ranks", "last log")
-# Of a run's hosts, so many are named in the table.
+# Of a run's hosts, so many words are in the table: a name, or a range of names.
 NAMED = 4
 MONTH = 30 * 86400.0
 Failure: TypeAlias = tuple[str, str]
@@ -221,7 +222,8 @@ def cells(run: ListedRun, now: float) -> tuple[str, ...]:
 
 
 def ranks_cell(run: ListedRun) -> str:
-    if run.ranks_alive is None:
+    # Of what is over none is awaited: 0/4 would look like four that died.
+    if run.ranks_alive is None or (_is_over(run) and not run.ranks_alive):
         return "-"
     # Of a host that cannot be asked nobody knows; its workers are not to look like dead ones.
     unknown = "?" if run.unreachable else ""
@@ -229,14 +231,18 @@ def ranks_cell(run: ListedRun) -> str:
 
 
 def state_cell(run: ListedRun) -> str:
-    over = run.exit_code is not None and run.exit_code != errors.STILL_RUNNING
-    code = f" (exit {run.exit_code})" if over else ""
+    code = f" (exit {run.exit_code})" if _is_over(run) else ""
     return f"{run.state}{code}{', attached' if run.attached else ''}"
 
 
+def _is_over(run: ListedRun) -> bool:
+    return run.exit_code is not None and run.exit_code != errors.STILL_RUNNING
+
+
 def _some(hosts: Sequence[str]) -> str:
-    more = f" and {len(hosts) - NAMED} more" if len(hosts) > NAMED else ""
-    return (", ".join(hosts[:NAMED]) + more) or "-"
+    words = ranges(hosts)
+    rest = f" and others, {len(hosts)} in all" if len(words) > NAMED else ""
+    return (", ".join(words[:NAMED]) + rest) or "-"
 
 
 def _or(value: int | None, instead: str) -> str:

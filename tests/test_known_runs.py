@@ -83,7 +83,7 @@ def test_what_has_ended_is_told_from_the_record(state):
     cells = {row[0]: row[1:] for row in rows}
     assert cells["calm-owl"][:5] == ["ended", "(exit", "0)", "12", "h"]
     assert cells["brave-otter"][:5] == ["ended", "(exit", "100)", "40", "d"]
-    assert cells["brave-otter"][6:9] == ["gpu1,", "gpu2", "0/2"]
+    assert cells["brave-otter"][6:] == ["gpu1,", "gpu2", "-", "-"]
     assert cells["half"][0] == "unknown"
     assert shown.stderr.splitlines() == [
         "half: its record cannot be read: No such file or directory",

@@ -82,7 +82,7 @@ def test_the_json_of_one_that_has_ended():
         ),
         (
             from_record(replace(LOCAL, ended=ENDED)),
-            ("brave-otter", "ended (exit 100)", "2 h", "alice@laptop", "gpu1, gpu2", "0/4", "-"),
+            ("brave-otter", "ended (exit 100)", "2 h", "alice@laptop", "gpu1, gpu2", "-", "-"),
         ),
         (
             together(replace(LOCAL, recording=True), None, [("gpu1", "no answer")]),
@@ -106,12 +106,37 @@ def test_the_cells(run, shown):
     assert cells(run, NOW) == shown
 
 
-def test_many_hosts_are_not_all_named():
-    plan = replace(PLANNED, hosts=tuple(f"gpu{n}" for n in range(64)), workers=(1,) * 64)
-    assert (
-        cells(from_record(replace(LOCAL, plan=plan)), NOW)[4]
-        == "gpu0, gpu1, gpu2, gpu3 and 60 more"
-    )
+@pytest.mark.parametrize(
+    ("hosts", "shown"),
+    [
+        ([f"gpu{n}" for n in range(64)], "gpu[0-63]"),
+        (["head", *(f"gpu{n}" for n in (1, 2, 3, 7)), "tail"], "head, gpu[1-3,7], tail"),
+        (["ada", "bob", "gpu1", "gpu2"], "ada, bob, gpu1, gpu2"),
+        (
+            ["ada", "bob", "gpu1", "gpu2", "gpu3", "eve", "kim"],
+            "ada, bob, gpu[1-3], eve and others, 7 in all",
+        ),
+        (["a[", "[::1]", "\x1b"], "a[, [::1], \x1b"),  # as a host's own record may have them
+    ],
+)
+def test_many_hosts_are_few_words(hosts, shown):
+    plan = replace(PLANNED, hosts=tuple(hosts), workers=(1,) * len(hosts))
+    assert cells(from_record(replace(LOCAL, plan=plan)), NOW)[4] == shown
+
+
+@pytest.mark.parametrize(
+    ("run", "shown"),
+    [
+        (from_hosts(found(replace(NODE, state="ended", ranks_alive=0))), "-"),
+        (from_hosts(found(replace(NODE, state="rebooted", ranks_alive=0))), "-"),
+        # One that could not be ended is no end.
+        (from_hosts(found(replace(NODE, state="ended", ranks_alive=1))), "1/4"),
+        (from_hosts(found(replace(NODE, ranks_alive=0))), "0/4"),
+        (replace(together(LOCAL, found(), [("gpu2", "no answer")]), ranks_alive=0), "0?/4"),
+    ],
+)
+def test_the_ranks_of_what_is_over_are_not_counted(run, shown):
+    assert cells(run, NOW)[5] == shown
 
 
 @pytest.mark.parametrize(
