@@ -71,6 +71,11 @@ def taken(name: str) -> bool:
     return os.path.lexists(runs_folder() / name)
 
 
+def has_ended(name: str) -> bool:
+    """Say whether that run is over by its record here, and nobody writes it any more."""
+    return any(run.name == name and run.ended and not run.recording for run in known())
+
+
 def known() -> list[LocalRun]:
     """Return all, the newest first; one that is broken is among them, and says so."""
     try:

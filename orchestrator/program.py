@@ -117,12 +117,14 @@ def bundled_trainer(args: tuple[str, ...]) -> Program:
     return Program(target="train.py", args=args, ships=(str(folder / "train.py"), *data))
 
 
-def new_name(taken: Callable[[str], bool], wanted: str | None) -> str:
+def new_name(taken: Callable[[str], bool], wanted: str | None, ended: Callable[[str], bool]) -> str:
+    """Return the name that is wanted, or find one; `ended` says what may be forgotten."""
     if wanted is not None:
         if taken(wanted):
-            raise UsageError(
-                f"there is a run called {wanted} already", hint="choose another --name"
-            )
+            hint = "choose another --name"
+            if ended(wanted):
+                hint = f"to forget it, logs and all: ddp-orch prune {wanted}; or {hint}"
+            raise UsageError(f"there is a run called {wanted} already", hint=hint)
         return wanted
     chance = random.SystemRandom()
     return next(name for _ in range(1000) if not taken(name := run_name(chance)))

@@ -168,6 +168,19 @@ def test_a_run_is_forgotten_and_its_name_is_free():
     assert not forgotten.exists()
 
 
+def test_what_has_ended_and_is_not_being_written_may_go():
+    record("over", ENDED)
+    record("over-too")
+    record("left", Detached(run="left", hosts=("gpu1",), time=1.0))
+    still = RunStore("still", INVENTORY.model_dump_json())
+    for event in replace(PLANNED, run="still"), replace(ENDED, run="still"):
+        still(event, RunState())
+    names = ("over", "over-too", "left", "still", "ove", "absent")
+    assert [name for name in names if local_runs.has_ended(name)] == ["over"]
+    still.close()
+    assert local_runs.has_ended("still")
+
+
 def test_what_cannot_be_removed_is_told_and_swept_later():
     folder = record("r")
     with obstructed(folder):

@@ -183,8 +183,19 @@ def test_words_go_to_hosts_byte_by_byte_whatever_the_locale(where, tmp_path):
 
 
 def test_names():
-    assert new_name(lambda _: False, "mine") == "mine"
-    with pytest.raises(UsageError, match="mine already"):
-        new_name(lambda _: True, "mine")
-    first = new_name(lambda _: False, None)
-    assert new_name(lambda name: name == first, None) != first
+    assert new_name(lambda _: False, "mine", lambda _: False) == "mine"
+    first = new_name(lambda _: False, None, lambda _: False)
+    assert new_name(lambda name: name == first, None, lambda _: False) != first
+
+
+@pytest.mark.parametrize(
+    ("ended", "hint"),
+    [
+        (False, "choose another --name"),
+        (True, "to forget it, logs and all: ddp-orch prune mine; or choose another --name"),
+    ],
+)
+def test_a_name_that_is_taken(ended, hint):
+    with pytest.raises(UsageError, match="there is a run called mine already") as refused:
+        new_name(lambda _: True, "mine", lambda name: ended and name == "mine")
+    assert refused.value.hint == hint

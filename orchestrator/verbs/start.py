@@ -90,7 +90,7 @@ def up(
         return
     people = screen.Screen(verbose=verbose, quiet=quiet)
     shown: Sink = screen.JsonLines() if for_programs(output) else people
-    run_name = program.new_name(local_runs.taken, name)
+    run_name = program.new_name(local_runs.taken, name, local_runs.has_ended)
     # With the names of the secrets: who attaches is to mask them as well.
     job = found.job.model_copy(update={"secrets": tuple(dict.fromkeys(names))})
     record = store.RunStore(run_name, found.model_copy(update={"job": job}).model_dump_json())

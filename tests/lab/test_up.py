@@ -374,8 +374,12 @@ def test_a_name_is_not_used_twice(rooms: Rooms) -> None:
     again = rooms.ddp_orch("up", "-n", "once", rooms.inventory(1), "--", worker("ranks"))
     assert again.returncode == 2
     assert again.stderr == (
-        "ddp-orch: there is a run called once already\n  -> choose another --name\n"
+        "ddp-orch: there is a run called once already\n"
+        "  -> to forget it, logs and all: ddp-orch prune once; or choose another --name\n"
     )
+    assert rooms.ddp_orch("prune", "once").returncode == 0
+    once_more = rooms.ddp_orch("up", "-n", "once", rooms.inventory(1), "--", worker("ranks"))
+    assert once_more.returncode == 0, once_more.stderr
 
 
 def test_ctrl_c_while_connecting_ends_at_once(rooms: Rooms) -> None:
