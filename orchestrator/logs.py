@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from inventory.names import folded
 from orchestrator import errors
 from orchestrator.emit import MaskedLogs
 from orchestrator.errors import DdpOrchError, NoSuchRun
@@ -45,9 +46,10 @@ def logs(
         sink.begin(subject.name, subject.hosts)
         here = files_here(subject, there.failed, wanted)
         if here and wanted.since is not None:
-            what = "when its lines were written is not known here: all are shown"
-            for host in {node.host for node in subject.nodes if node.host in there.failed}:
-                say(DdpOrchError(what, host=host))
+            nodes = {file.node for file in here}
+            hosts = folded(node.host for node in subject.nodes if node.rank in nodes)
+            what = "when the lines were written is not known here: all are shown"
+            say(DdpOrchError(what, host=hosts))
 
         def from_here(host: str) -> None:
             show_from_here(subject, [host], wanted, tell)

@@ -152,8 +152,9 @@ class Tailing:
 
     def _arrived(self, host: str, event: dict[str, Any], body: bytes) -> None:
         if "from" in event:
+            first = host not in self._cursors  # and not once more after a lost connection
             self._cursors[host] = event["from"]
-            if not event["dated"]:
+            if first and event["from"] and not event["dated"]:
                 what = "there is no record of when its lines were written: all are shown"
                 self._say(DdpOrchError(what, host=host))
             return

@@ -293,7 +293,31 @@ def test_since_when(rooms: Rooms, ended: Path) -> None:
         rooms.hosts[1].start()
     assert done.returncode == 4
     assert done.stdout.splitlines() == shown(1)
-    assert "lab2: when its lines were written is not known here: all are shown" in done.stderr
+    assert "lab2: when the lines were written is not known here: all are shown" in done.stderr
+
+
+NOT_HERE = "when the lines were written is not known here"
+NO_RECORD = "there is no record of when its lines were written"
+
+
+def untimed(said: str) -> list[str]:
+    return [line for line in said.splitlines() if NOT_HERE in line or NO_RECORD in line]
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts"), [([], "lab1, lab2"), (["--rank", "1"], "lab2"), (["--rank", "0"], "lab1")]
+)
+def test_what_is_not_known_here_is_said_of_whose_lines_are_wanted(
+    rooms: Rooms, ended: Path, words: list[str], hosts: str
+) -> None:
+    for host in rooms.hosts[:2]:
+        host.stop()
+    try:
+        done = rooms.ddp_orch("logs", "told", "--since", "1h", *words)
+    finally:
+        for host in rooms.hosts[:2]:
+            host.start()
+    assert untimed(done.stderr) == [f"ddp-orch: {hosts}: {NOT_HERE}: all are shown"]
 
 
 def test_a_reader_that_goes_away_is_no_mistake(rooms: Rooms, ended: Path) -> None:
@@ -387,6 +411,45 @@ def test_following_ends_with_the_run_and_survives_a_lost_link(
     for rank in 0, 1:
         mine = [line for line in lines if line.startswith(f"lab{rank + 1}[")]
         assert sorted(mine) == sorted(shown(rank, "none")), "each line once"
+
+
+@pytest.mark.slow
+def test_what_cannot_be_timed_is_said_of_whose_lines_are_wanted_and_once(
+    rooms: Rooms, going: tuple[Path, Path]
+) -> None:
+    _, go = going
+    runs = (rooms.state / "runs").glob("going-*")
+    name = max(runs, key=lambda folder: folder.stat().st_mtime).name
+    for node, host in enumerate(rooms.hosts[:2]):
+        unrecorded(host.home / f".ddp-orch/runs/{name}/{node}/growth.jsonl")
+    words = ["--since", "1h", "--stream", "out"]
+    done = rooms.ddp_orch("logs", name, *words, "--rank", "0")
+    assert done.stdout.splitlines() == shown(0, "none")[: LINES + 1]
+    assert untimed(done.stderr) == [f"ddp-orch: lab1: {NO_RECORD}: all are shown"]
+    run = rooms.start("logs", name, "-f", *words, "--rank", "1")
+    try:
+        seen = read_until(run, "token")
+        rooms.hosts[1].drop_connections()
+        seen += read_until(run, "lab2: is back")
+        go.touch()
+        out, _ = run.communicate(timeout=120)
+    finally:
+        run.kill()
+        run.communicate()
+    assert run.returncode == 0, seen + out
+    assert untimed(seen + out) == [f"ddp-orch: lab2: {NO_RECORD}: all are shown"]
+
+
+def unrecorded(index: Path) -> None:
+    """Put a folder where a supervisor notes how its files grow, whenever it does."""
+    for _ in range(100):
+        index.unlink(missing_ok=True)
+        try:
+            index.mkdir()
+        except FileExistsError:  # it noted something just then
+            continue
+        return
+    raise AssertionError(index)
 
 
 @pytest.mark.slow
