@@ -1,7 +1,7 @@
 """Writes numbered lines to both streams at a steady pace: lines.py BYTES_PER_SECOND [AT_LEAST].
 
-It goes on until the file `enough` is in its folder, whose text is the exit code. `progress` gets a
-line with the clock at every step, `written.json` what was written in the end.
+It writes some, and goes on until the file `enough` is in its folder, whose text is the exit code.
+`progress` gets a line with the clock at every step, `written.json` what was written in the end.
 """
 
 import hashlib
@@ -13,7 +13,8 @@ from pathlib import Path
 
 STEP = 0.02
 per_second = int(sys.argv[1])
-at_least = int(sys.argv[2]) if len(sys.argv) > 2 else 0
+# Who is told before its first look that it is enough has written something all the same.
+at_least = max(1, int(sys.argv[2]) if len(sys.argv) > 2 else 1)
 enough = Path("enough")
 sums = {"out": hashlib.sha256(), "err": hashlib.sha256()}
 sizes = dict.fromkeys(sums, 0)
