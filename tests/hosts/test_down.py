@@ -26,7 +26,8 @@ from tests.hosts.launched import (
     on,
 )
 from tests.hosts.processes import until
-from tests.hosts.test_up import block, read_until, running
+from tests.hosts.test_up import block, running
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def test_kill_9_of_those_who_keep_it_in_the_middle_of_down(cluster: Cluster) -> 
         hosts[1].kill(keepers["n2"][1])
         for pid in keepers["n3"][::-1]:
             hosts[2].kill(pid)
-        out, _ = down.communicate(timeout=120)
+        out = read_rest(down, 120)
     empty(*hosts)
     assert down.returncode == 0, out
     assert out.endswith("run middle: down\n")
@@ -349,7 +350,7 @@ def test_down_at_the_same_time_as_up(
     with running(cluster, "up", "-q", "-n", "race", "--no-python", inventory, "--", *ANIMAL) as up:
         until(lambda: moment(cluster, hosts[0]), moment.__name__, seconds=90)
         done = ddp_orch(cluster, "down", "race", "--grace", "1s")
-        out, _ = up.communicate(timeout=120)
+        out = read_rest(up, 120)
     empty(*hosts)
     assert done.returncode == 0, done.stdout + done.stderr + out
     assert up.returncode == 103, out + done.stdout
@@ -362,9 +363,9 @@ def test_a_setup_command_that_does_not_want_to_end(cluster: Cluster) -> None:
     setup = ["trap '' TERM INT; (setsid sleep 600 &); echo begun; sleep 600; sleep 600"]
     inventory = cluster.inventory([host], defaults={"setup": setup})
     with running(cluster, "up", "-q", "-n", "early", "--no-python", inventory, "--", *ANIMAL) as up:
-        seen = read_until(up, "| begun", times=1)
+        seen = read_until(up, r"\| begun", times=1)
         done = ddp_orch(cluster, "down", "early", "--grace", "1s")
-        out, _ = up.communicate(timeout=120)
+        out = read_rest(up, 120)
     empty(host)
     assert done.returncode == 0, done.stdout + done.stderr
     assert became(done, host) == "down"
@@ -382,7 +383,7 @@ def test_another_controller_s_run_saves_its_work_within_the_grace(cluster: Clust
         mine = {"DDP_ORCH_STATE_DIR": str(cluster.home / "mine")}
         assert ddp_orch(cluster, "down", "theirs", env=mine).returncode == 102
         done = ddp_orch(cluster, "down", "-i", inventory, "theirs", "--grace", "30s", env=mine)
-        out, _ = up.communicate(timeout=120)
+        out = read_rest(up, 120)
     empty(*hosts)
     assert done.returncode == 0, done.stdout + done.stderr
     assert up.returncode == 103, out
@@ -477,7 +478,7 @@ def test_ctrl_c_leaves_the_rest_to_the_hosts(cluster: Cluster) -> None:
     with running(cluster, "down", "left", "--grace", "4s") as down:
         until(lambda: '"stopping"' in run.read(host, "journal.jsonl"), "it stops", seconds=60)
         down.send_signal(signal.SIGINT)
-        out, _ = down.communicate(timeout=60)
+        out = read_rest(down, 60)
     assert down.returncode == 130, out
     assert "interrupted; told to end it, and on their own now: n1\n" in out
     until(lambda: not host.pids(), "the host has ended it", seconds=60)

@@ -18,8 +18,9 @@ import yaml
 
 from tests.hosts.processes import until
 from tests.hosts.smi import PROGRAM, gpu, torch_built_for
-from tests.hosts.test_up import DDP_ORCH, ddp_orch, read_until, running, said
+from tests.hosts.test_up import DDP_ORCH, ddp_orch, running, said
 from tests.lab.test_up import NASTY
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -362,9 +363,9 @@ def test_ctrl_c_ends_a_setup_and_what_it_left_behind(cluster: Cluster) -> None:
     stubborn = "setsid sleep 3600 & trap '' TERM; echo busy; sleep 3600"
     path = inventory(cluster, {}, {}, defaults={"setup": ["true", stubborn]})
     with running(cluster, "up", path, "--", worker("ranks")) as run:
-        read_until(run, "| busy", times=2)
+        read_until(run, r"\| busy", times=2)
         run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
         assert run.returncode == 130, out
         assert "all workers run" not in out
         assert not [host.name for host in cluster.hosts if alive(host, "sleep")]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.hosts.test_up import ddp_orch, read_until, running, said
+from tests.hosts.test_up import ddp_orch, running, said
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def test_an_ordinary_user_runs_and_stops(cluster: Cluster) -> None:
     with running(cluster, "up", "-q", inventory, "--", worker("stubborn")) as run:
         read_until(run, "ready", times=3)
         run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=90)
+        out = read_rest(run, 90)
     assert run.returncode == 130, out
     for host in cluster.hosts:
         assert not [line for line in host.pids().values() if "sleep" in line or "stub" in line]

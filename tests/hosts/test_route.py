@@ -16,7 +16,8 @@ import yaml
 
 from tests.hosts.cluster import Cluster
 from tests.hosts.processes import processes, until
-from tests.hosts.test_up import block, ddp_orch, read_until, running, said
+from tests.hosts.test_up import block, ddp_orch, running, said
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def test_a_gateway_that_is_lost_later_takes_its_hosts_with_it(cluster: Cluster, 
         for pid, line in cluster["n2"].pids().items():
             if line == "sleep 60":
                 cluster["n2"].kill(pid)
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
     assert run.returncode == 137, out
     assert "n2: exit code 137" in out
     for name in ("n1", "n3"):  # where a cable was pulled, sshd does not know that it was left
@@ -248,7 +249,7 @@ def test_a_gateway_that_drops_early_is_tried_again(cluster: Cluster) -> None:
         until(lambda: "drop connection" in cluster["n1"].log.read_text(), "it drops one")
         for sock in full:
             sock.close()
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
     assert run.returncode == 0, out
 
 
@@ -355,7 +356,7 @@ def test_a_proxy_command_does_not_outlive_us(cluster: Cluster, ending: str) -> N
             for pid, line in cluster["n3"].pids().items():
                 if line.startswith("sshd: root"):
                     cluster["n3"].kill(pid)
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
     assert run.returncode == (130 if ending == "ctrl-c" else 4), out
     assert commands_left(cluster) == []
 

@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator import boot
 from tests.hosts.processes import until
+from tests.reading import read_rest, read_until
 from tests.workers import heed_ctrl_c, worker
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def test_a_torchrun_that_is_killed_ends_the_run_everywhere(cluster: Cluster) -> 
             and "supervisor" not in line
         ]  # fmt: skip
         victim.kill(torchrun, signal.SIGKILL)
-        out, _ = run.communicate(timeout=90)
+        out = read_rest(run, 90)
     assert run.returncode == 100, out
     assert "torchrun on n3" in out
     assert "SIGKILL" in out
@@ -158,16 +159,6 @@ def running(cluster: Cluster, *words: object) -> Iterator[subprocess.Popen[str]]
         run.communicate()
 
 
-def read_until(run: subprocess.Popen[str], text: str, times: int) -> str:
-    assert run.stdout is not None
-    seen = ""
-    for line in run.stdout:
-        seen += line
-        if seen.count(text) >= times:
-            return seen
-    pytest.fail(f"ended before {text!r} came {times} times:\n{seen}")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("presses", [1, 2])
 def test_ctrl_c_leaves_nothing_of_workers_that_refuse_to_go(cluster: Cluster, presses: int) -> None:
@@ -180,7 +171,7 @@ def test_ctrl_c_leaves_nothing_of_workers_that_refuse_to_go(cluster: Cluster, pr
         seen = read_until(run, "stopping everywhere: interrupted", times=1)
         if presses == 2:
             run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=90)
+        out = read_rest(run, 90)
     assert run.returncode == 130, seen + out
     left = {host.name: pids for host in cluster.hosts if (pids := host.pids())}
     assert not {

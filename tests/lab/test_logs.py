@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from inventory.load import load
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -362,16 +362,6 @@ def until(true: Callable[[], object], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def read_until(run: subprocess.Popen[str], pattern: str) -> str:
-    assert run.stdout is not None
-    seen = ""
-    while not re.search(pattern, seen):
-        line = run.stdout.readline()
-        assert line, seen
-        seen += line
-    return seen
-
-
 @pytest.mark.slow
 def test_nobody_is_attached_for_a_reader_that_has_gone(
     rooms: Rooms, going: tuple[Path, Path]
@@ -401,7 +391,7 @@ def test_following_ends_with_the_run_and_survives_a_lost_link(
         rooms.hosts[1].drop_connections()
         seen += read_until(run, "lab2: no contact")
         go.touch()
-        out, _ = run.communicate(timeout=120)
+        out = read_rest(run, 120)
     finally:
         run.kill()
         run.communicate()
@@ -432,7 +422,7 @@ def test_what_cannot_be_timed_is_said_of_whose_lines_are_wanted_and_once(
         rooms.hosts[1].drop_connections()
         seen += read_until(run, "lab2: is back")
         go.touch()
-        out, _ = run.communicate(timeout=120)
+        out = read_rest(run, 120)
     finally:
         run.kill()
         run.communicate()
@@ -460,7 +450,7 @@ def test_ctrl_c_leaves_and_the_run_goes_on(rooms: Rooms, going: tuple[Path, Path
     try:
         seen = read_until(run, "token")
         run.send_signal(signal.SIGINT)
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
     finally:
         run.kill()
         run.communicate()

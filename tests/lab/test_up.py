@@ -14,6 +14,7 @@ import pytest
 
 from orchestrator.node import record, stopping
 from tests.lab.conftest import running
+from tests.reading import read_rest, read_until
 from tests.workers import worker
 
 if TYPE_CHECKING:
@@ -167,16 +168,6 @@ def waiter(tmp_path: Path) -> tuple[Path, Path]:
     return script, tmp_path / "go"
 
 
-def read_until(run: subprocess.Popen[str], text: str, times: int = 1) -> str:
-    assert run.stdout is not None
-    seen = ""
-    while seen.count(text) < times:
-        line = run.stdout.readline()
-        assert line, seen
-        seen += line
-    return seen
-
-
 @pytest.mark.slow
 def test_a_lost_connection_is_sought_and_no_byte_is_lost(
     rooms: Rooms, waiter: tuple[Path, Path]
@@ -189,7 +180,7 @@ def test_a_lost_connection_is_sought_and_no_byte_is_lost(
             rooms.hosts[1].drop_connections()
             seen += read_until(run, "lab2 is back")
         go.touch()
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
     finally:
         go.touch()
         run.kill()
@@ -246,7 +237,7 @@ def test_a_controller_that_goes_leaves_the_run_as_it_is(
     try:
         seen = read_until(run, "begins")
         run.send_signal(number)
-        out, _ = run.communicate(timeout=60)
+        out = read_rest(run, 60)
         left = number is not signal.SIGKILL
         assert run.returncode == (101 if left else -signal.SIGKILL), seen + out
         assert (f"run {name} goes on without us on lab1" in out) is left
