@@ -310,6 +310,9 @@ class Failure:
     setup: str | None = None
     """The setup command that failed, before any worker was started."""
 
+    hint: str | None = None
+    """What to try next; INVENTORY in it is for the words that name the hosts."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:

@@ -15,6 +15,7 @@ from orchestrator.events import (
     Checked,
     Connected,
     Connecting,
+    Detached,
     Ended,
     HostFailed,
     Looked,
@@ -124,7 +125,7 @@ def up(
             conductor = Conductor(fleet, planned, code, emit, interrupts, who_we_are())
             last = conductor.conduct(logs, detach=detach)
             fleet.close()
-            emit(last)
+            emit(_typed_end(last, options.named))
     except KeyboardInterrupt:
         emit(Warned(message="interrupted; nothing was started"))
         raise
@@ -281,9 +282,20 @@ def _typed(verdict: Verdict, named: str | None) -> Verdict:
     """Put what was typed into a hint that names an inventory: so it can be typed as it stands."""
     if named is None or verdict.hint is None:
         return verdict
+    return replace(verdict, hint=_named_in(verdict.hint, named))
+
+
+def _typed_end(last: Ended | Detached, named: str | None) -> Ended | Detached:
+    """Do the same for the hint to a run's first failure."""
+    if named is None or not isinstance(last, Ended) or not (last.failure and last.failure.hint):
+        return last
+    failure = replace(last.failure, hint=_named_in(last.failure.hint, named))
+    return replace(last, failure=failure)
+
+
+def _named_in(hint: str, named: str) -> str:
     beside = named if named.startswith("-H ") else f"-i {named}"
-    hint = verdict.hint.replace("-i INVENTORY", beside).replace("INVENTORY", named)
-    return replace(verdict, hint=hint)
+    return hint.replace("-i INVENTORY", beside).replace("INVENTORY", named)
 
 
 def _exit_code(verdicts: tuple[Verdict, ...]) -> int:

@@ -14,7 +14,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
-from orchestrator import errors
+from orchestrator import errors, reasons
 from orchestrator.events import (
     Ended,
     Event,
@@ -350,7 +350,8 @@ def first_failure(state: RunState) -> Failure | None:
             rank=None,
             code=setup.code,
             signal=setup.signal,
-            message=_exception_line(tail),
+            # A shell's commands fail in words of their own: the last of them are the best guess.
+            message=reasons.reason(tail) or ("" if setup.signal or not tail else tail[-1].strip()),
             tail=tail,
             setup=setup.command,
         )
@@ -365,20 +366,25 @@ def first_failure(state: RunState) -> Failure | None:
         worker = min(failed, key=order)
         tail = _tail(state, worker.node, worker.rank)
         on_stderr = state.tails.get((worker.node, worker.rank, "err"))
+        # What stands on stdout alone may explain, but it is no error's name.
+        said = reasons.reason(tail, worker.signal) if on_stderr else ""
+        message = worker.error or said
+        ours = order(worker)[0]
         return Failure(
             host=worker.host,
             rank=worker.rank,
             code=worker.code,
             signal=worker.signal,
-            # What stands on stdout alone may explain, but it is no error's name.
-            message=worker.error or (_exception_line(tail) if on_stderr else ""),
+            message=message,
             tail=tail,
+            hint=None if ours else reasons.hint(worker.host, worker.code, worker.signal, message),
         )
     if not bad:
         return None
     ended = min(own or bad, key=lambda e: e.time)
     tail = _tail(state, ended.node, None)
-    message = ended.reason if ended.code is None and ended.signal is None else _exception_line(tail)
+    untold = ended.code is None and ended.signal is None
+    message = ended.reason if untold else reasons.reason(tail, ended.signal)
     return Failure(
         host=ended.host, rank=None, code=ended.code, signal=ended.signal, message=message, tail=tail
     )
@@ -390,16 +396,6 @@ def _tail(state: RunState, node: int, rank: int | None) -> tuple[str, ...]:
     if len(data) == TAIL_BYTES:
         lines = lines[1:]  # cut somewhere inside
     return tuple(line for line in lines if line.strip())[-TAIL_LINES:]
-
-
-def _exception_line(tail: tuple[str, ...]) -> str:
-    """Find the line that names the exception: the last one that begins as Python prints them."""
-    named = [
-        line
-        for line in tail
-        if re.match(r"(?:\[rank\d+\]: )?[\w.]+(?:Error|Exception|Exit|Interrupt)\b", line)
-    ]
-    return (named or list(tail) or [""])[-1].strip()
 
 
 def _who(worker: WorkerEnded) -> str:

@@ -221,7 +221,7 @@ GOLDEN = [
         (
             '{"event":"Ended","run":"brave-otter","exit_code":100,"seconds":9.5,"hosts":["a","b"],'
             '"why":"why","failure":{"host":"a","rank":0,"code":3,"signal":null,'
-            '"message":"ValueError: x","tail":["l1","l2"],"setup":null},'
+            '"message":"ValueError: x","tail":["l1","l2"],"setup":null,"hint":null},'
             '"survivors":["a: pid 7"],"logs":"/logs",'
             '"unverified":["b"]}'
         ),

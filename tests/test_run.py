@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from inventory.model import Host, Inventory, Rendezvous
 from orchestrator.errors import PreflightFailed
-from orchestrator.events import Verdict
+from orchestrator.events import Detached, Ended, Failure, Verdict
 from orchestrator.facts import ClusterFacts
 from orchestrator.plan import Program, RunPlan, make_plan
-from orchestrator.run import _refuse_gaps, _typed
+from orchestrator.run import _refuse_gaps, _typed, _typed_end
 from orchestrator.verbs.asked import named_by
 from tests.test_plan import facts
 
@@ -80,6 +82,21 @@ def test_a_hint_names_the_hosts_as_they_were_named(named, strays, run):
     assert hint("down --strays INVENTORY") == strays
     assert hint("down otter -i INVENTORY ends it") == run
     assert hint(None) is None
+
+
+def test_the_hint_to_a_failure_names_them_too():
+    failure = Failure(
+        host="a", rank=0, code=None, signal=9, message="", tail=(), hint="exec INVENTORY -- x"
+    )
+    end = Ended(
+        run="r", exit_code=100, seconds=1.0, hosts=("a",), why="", failure=failure, survivors=(),
+        logs="",
+    )  # fmt: skip
+    typed = _typed_end(end, "-H a,b")
+    assert isinstance(typed, Ended)
+    assert typed.failure == dataclasses.replace(failure, hint="exec -H a,b -- x")
+    left = Detached(run="r", hosts=("a",), time=1.0)
+    assert (_typed_end(end, None), _typed_end(left, "x.yaml")) == (end, left)
 
 
 def test_what_names_the_same_hosts_on_another_command_line(monkeypatch):

@@ -237,7 +237,9 @@ def test_a_run_that_fails(out):
     ("failure", "line"),
     [
         ({"rank": None, "code": 2}, "torchrun on a, exit code 2: m"),
-        ({"rank": 0, "signal": 9}, "rank 0 on a, SIGKILL: m"),
+        ({"rank": 0, "signal": 9}, "rank 0 on a, killed by SIGKILL: m"),
+        ({"rank": 0, "signal": 9, "message": ""}, "rank 0 on a, killed by SIGKILL"),
+        ({"rank": 0, "code": 7, "hint": "do x"}, "rank 0 on a, exit code 7: m\n   -> do x"),
         ({"rank": None}, "torchrun on a, not started: m"),
     ],
 )

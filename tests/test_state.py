@@ -517,12 +517,81 @@ def test_the_recorded_error_is_the_message():
         ("[rank3]: torch.OutOfMemoryError: CUDA\nx\n", "[rank3]: torch.OutOfMemoryError: CUDA"),
         ("KeyError: 1\nRuntimeError: 2\n", "RuntimeError: 2"),
         ("Segmentation fault\n", "Segmentation fault"),
-        ("  not an Error: here\nlast\n", "last"),
+        ("  not an Error: here\nlast\n", ""),
         ("", ""),
+        # A traceback's last line need not sound like an error, and its beginning may be cut off.
+        (
+            '  File "t.py", line 3, in f\n    stop()\n__main__.Enough: of it\nbye\n',
+            "__main__.Enough: of it",
+        ),
+        (
+            '[rank1]:   File "t.py", line 3, in f\n[rank1]:     f()\n[rank1]: Enough\n',
+            "[rank1]: Enough",
+        ),
+        (
+            'Fatal Python error: Bus error\n\n  File "t.py", line 3 in f\n\nExtension modules: x\n',
+            "Fatal Python error: Bus error",
+        ),
+        (
+            "terminate called after throwing\n  what():  CUDA error: an illegal memory access\n",
+            "what():  CUDA error: an illegal memory access",
+        ),
+        (
+            "[rank1]:[E1201 10:00:00 x.cpp:616] Watchdog caught a timeout\nx\n",
+            "[rank1]:[E1201 10:00:00 x.cpp:616] Watchdog caught a timeout",
+        ),
+        (
+            "usage: t.py [-h]\nt.py: error: unrecognized arguments: -x\n",
+            "t.py: error: unrecognized arguments: -x",
+        ),
+        (
+            "t: error while loading shared libraries: libx.so.1\n",
+            "t: error while loading shared libraries: libx.so.1",
+        ),
+        # Warnings, and what is of no interest.
+        ("/t.py:3: UserWarning: CUDA error: who knows\n  warnings.warn(\n", ""),
+        ("W1201 10:00:00 run.py:852] \nepoch 3, TestError 0.2, error 0.1\n", ""),
+        ("  1%|   | 1/100 [00:01<01:39]\n", ""),
     ],
 )
 def test_the_line_that_names_the_exception(text, message):
     assert failed_first(wrote(0, text.encode()), died(0)).message == message
+
+
+def test_who_is_killed_outright_has_no_last_words():
+    noise = b"/t.py:3: UserWarning: old\n  warnings.warn(\nRuntimeError: was caught, long ago\n"
+    killed = failed_first(wrote(0, noise), died(0, code=None, signal=9))
+    assert (killed.message, len(killed.tail)) == ("", 3)
+    assert failed_first(wrote(0, noise), died(0)).message == "RuntimeError: was caught, long ago"
+
+
+OOM = "ddp-orch exec INVENTORY --include a -- grep oom_kill /proc/vmstat"
+SHM = "ddp-orch exec INVENTORY --include a -- df -h /dev/shm"
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "typed"),
+    [
+        ({"code": None, "signal": 9}, "", OOM),
+        ({"code": 137}, "", OOM),
+        ({}, "RuntimeError: DataLoader worker (pid 7) is killed by signal: Killed. ", OOM),
+        ({"code": None, "signal": 7}, "", SHM),
+        ({"code": 135}, "", SHM),
+        ({}, "RuntimeError: DataLoader worker (pid 7) is killed by signal: Bus error. ", SHM),
+        ({}, "RuntimeError: unable to allocate shared memory(shm) for file </torch_1>", SHM),
+        ({"code": None, "signal": 11}, "", None),
+        ({}, "ValueError: x", None),
+    ],
+)
+def test_what_the_system_does_to_a_worker_has_a_hint(how, said, typed):
+    got = failed_first(wrote(0, said.encode()), died(0, **how)).hint
+    assert got == typed if typed is None else got.endswith(f": {typed}")
+
+
+def test_who_was_killed_by_us_is_not_out_of_memory():
+    kill = died(0, code=None, signal=9, time=112.0)
+    assert failed_first(stopped(time=111.0), kill).hint is None
+    assert failed_first(told_to_end(0, time=111.0), kill).hint is None
 
 
 def test_stdout_is_looked_at_when_stderr_is_silent():

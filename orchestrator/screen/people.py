@@ -247,13 +247,15 @@ class Screen:
                 else f"torchrun on {failure.host}"
             )
             how = (
-                signal_name(failure.signal) if failure.signal else
+                f"killed by {signal_name(failure.signal)}" if failure.signal else
                 f"exit code {failure.code}" if failure.code is not None else "not started"
             )  # fmt: skip
             said = f": {failure.message}" if failure.message else ""
             self._say(f"first failure: {who}, {how}{said}", "bold red")
             for line in failure.tail if failure.tail != (failure.message,) else ():
                 self._say(f"    {line}")
+            if failure.hint:
+                self._say(f"   -> {failure.hint}")
         if event.unverified:
             hosts = ", ".join(event.unverified)
             self._say(

@@ -145,7 +145,7 @@ def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path
     done = rooms.ddp_orch("up", rooms.inventory(2), "--", script)
     assert done.returncode == 100, done.stdout + done.stderr
     assert "stopping everywhere: rank 1 on lab2 was killed by SIGSEGV" in done.stdout
-    assert "first failure: rank 1 on lab2, SIGSEGV" in done.stdout
+    assert "first failure: rank 1 on lab2, killed by SIGSEGV" in done.stdout
 
 
 WAITER = """
