@@ -108,6 +108,12 @@ def files_to_ship(program: Program) -> dict[str, bytes]:
     return files
 
 
+def lies_beside(program: Program, module: str) -> bool:
+    """Whether a module is here, where the script that is sent alone would find it."""
+    folders = [Path(path).absolute().parent for path in program.ships[:1]]
+    return any((f / f"{module}.py").is_file() or (f / module).is_dir() for f in folders)
+
+
 def bundled_trainer(args: tuple[str, ...]) -> Program:
     spec = importlib.util.find_spec("trainer")
     assert spec is not None

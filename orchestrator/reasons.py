@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SIGBUS, SIGKILL = 7, 9
 # A shell in between gives its child's signal as a code.
@@ -31,6 +35,7 @@ HAS = re.compile(
 )
 WARNING = re.compile(r"Warning:", re.IGNORECASE)
 BY_BUS = re.compile(r"killed by signal: Bus error|bus error encountered|shared memory\(shm\)")
+MISSING = re.compile(r"ModuleNotFoundError: No module named '([^'.]+)")
 BY_KILL = re.compile(r"killed by signal: Killed")
 
 
@@ -66,3 +71,21 @@ def hint(host: str, code: int | None, signal: int | None, message: str) -> str |
             f"{there} grep oom_kill /proc/vmstat"
         )
     return None
+
+
+def missing_module(message: str) -> str | None:
+    """Return the topmost package that could not be imported."""
+    found = MISSING.search(message)
+    return found[1] if found else None
+
+
+def left_behind(script: str, module: str, args: Sequence[str]) -> str:
+    """Say how a script runs with what lies beside it.
+
+    Of what was sent none does: Python looks beside the script, and in a workdir only for `-m`.
+    """
+    words = ["-m", script.removesuffix(".py"), *(["--", *args] if args else [])]
+    return (
+        f"only {script} was sent, and not {module} beside it; put their folder on every host, name "
+        f"it there as `workdir:`, and: ddp-orch up INVENTORY {shlex.join(words)}"
+    )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from orchestrator import checks, errors, preflight
+from orchestrator import checks, errors, preflight, reasons
 from orchestrator.emit import Emitter
 from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import (
@@ -29,7 +29,7 @@ from orchestrator.host.connect import all_doors
 from orchestrator.host.ssh import SshHosts
 from orchestrator.masking import Mask, revealed
 from orchestrator.plan import make_plan
-from orchestrator.program import files_to_ship
+from orchestrator.program import files_to_ship, lies_beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -125,7 +125,7 @@ def up(
             conductor = Conductor(fleet, planned, code, emit, interrupts, who_we_are())
             last = conductor.conduct(logs, detach=detach)
             fleet.close()
-            emit(_typed_end(last, options.named))
+            emit(_typed_end(_explained(last, program), options.named))
     except KeyboardInterrupt:
         emit(Warned(message="interrupted; nothing was started"))
         raise
@@ -283,6 +283,17 @@ def _typed(verdict: Verdict, named: str | None) -> Verdict:
     if named is None or verdict.hint is None:
         return verdict
     return replace(verdict, hint=_named_in(verdict.hint, named))
+
+
+def _explained(last: Ended | Detached, program: Program) -> Ended | Detached:
+    """Add to a first failure what only this machine can tell of it: what lies beside the script."""
+    if not isinstance(last, Ended) or last.failure is None or last.failure.hint:
+        return last
+    module = reasons.missing_module(last.failure.message)
+    if module is None or not lies_beside(program, module):
+        return last
+    hint = reasons.left_behind(program.target, module, program.args)
+    return replace(last, failure=replace(last.failure, hint=hint))
 
 
 def _typed_end(last: Ended | Detached, named: str | None) -> Ended | Detached:

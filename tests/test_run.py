@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from inventory.model import Host, Inventory, Rendezvous
@@ -11,7 +9,7 @@ from orchestrator.errors import PreflightFailed
 from orchestrator.events import Detached, Ended, Failure, Verdict
 from orchestrator.facts import ClusterFacts
 from orchestrator.plan import Program, RunPlan, make_plan
-from orchestrator.run import _refuse_gaps, _typed, _typed_end
+from orchestrator.run import _explained, _refuse_gaps, _typed, _typed_end
 from orchestrator.verbs.asked import named_by
 from tests.test_plan import facts
 
@@ -84,19 +82,54 @@ def test_a_hint_names_the_hosts_as_they_were_named(named, strays, run):
     assert hint(None) is None
 
 
-def test_the_hint_to_a_failure_names_them_too():
+def failed(message: str = "", hint: str | None = None) -> Ended:
     failure = Failure(
-        host="a", rank=0, code=None, signal=9, message="", tail=(), hint="exec INVENTORY -- x"
-    )
-    end = Ended(
+        host="a", rank=0, code=1, signal=None, message=message, tail=(), hint=hint
+    )  # fmt: skip
+    return Ended(
         run="r", exit_code=100, seconds=1.0, hosts=("a",), why="", failure=failure, survivors=(),
         logs="",
     )  # fmt: skip
-    typed = _typed_end(end, "-H a,b")
-    assert isinstance(typed, Ended)
-    assert typed.failure == dataclasses.replace(failure, hint="exec -H a,b -- x")
-    left = Detached(run="r", hosts=("a",), time=1.0)
-    assert (_typed_end(end, None), _typed_end(left, "x.yaml")) == (end, left)
+
+
+LEFT = Detached(run="r", hosts=("a",), time=1.0)
+
+
+def test_the_hint_to_a_failure_names_them_too():
+    end = failed(hint="exec INVENTORY -- x")
+    assert _typed_end(end, "-H a,b") == failed(hint="exec -H a,b -- x")
+    assert (_typed_end(end, None), _typed_end(LEFT, "x.yaml")) == (end, LEFT)
+
+
+@pytest.mark.parametrize("missing", ["model", "pkg", "pkg.deep"])
+def test_a_script_that_was_sent_without_what_it_imports(tmp_path, monkeypatch, missing):
+    for name in ("sub.py", "model.py"):
+        (tmp_path / name).touch()
+    (tmp_path / "pkg").mkdir()
+    monkeypatch.chdir(tmp_path)
+    message = f"ModuleNotFoundError: No module named '{missing}'"
+    top = missing.partition(".")[0]
+    for path in ("sub.py", str(tmp_path / "sub.py")):
+        sent = Program(target="sub.py", args=("--lr", "a b"), ships=(path,))
+        assert _explained(failed(message), sent) == failed(
+            message,
+            f"only sub.py was sent, and not {top} beside it; put their folder on every host, name "
+            "it there as `workdir:`, and: ddp-orch up INVENTORY -m sub -- --lr 'a b'",
+        )
+
+
+def test_what_does_not_lie_beside_the_script_was_not_left_behind(tmp_path):
+    (tmp_path / "sub.py").touch()
+    sent = Program(target="sub.py", ships=(str(tmp_path / "sub.py"),))
+    there = Program(target="/there/sub.py")
+    numpy = failed("ModuleNotFoundError: No module named 'numpy'")
+    for end, program in (
+        (numpy, sent),
+        (numpy, there),
+        (failed("ValueError: x"), sent),
+        (LEFT, sent),
+    ):
+        assert _explained(end, program) == end
 
 
 def test_what_names_the_same_hosts_on_another_command_line(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,6 +147,23 @@ def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path
     assert done.returncode == 100, done.stdout + done.stderr
     assert "stopping everywhere: rank 1 on lab2 was killed by SIGSEGV" in done.stdout
     assert "first failure: rank 1 on lab2, killed by SIGSEGV" in done.stdout
+
+
+def test_a_script_without_what_lies_beside_it_and_with_it_as_the_hint_says(
+    rooms: Rooms, tmp_path: Path
+) -> None:
+    (tmp_path / "model.py").write_text("NAME = 'a model'\n")
+    (tmp_path / "sub.py").write_text("import sys, model\nprint(model.NAME, sys.argv[1])\n")
+    inventory = rooms.inventory(1)
+    done = rooms.ddp_orch("up", inventory, "--", "sub.py", "a b", cwd=tmp_path)
+    assert done.returncode == 100, done.stdout + done.stderr
+    assert "   -> only sub.py was sent, and not model beside it; " in done.stdout
+    words = shlex.split(done.stdout.partition("ddp-orch up ")[2].splitlines()[0])
+    assert words == [str(inventory), "-m", "sub", "--", "a b"]
+    inventory.write_text(rooms.inventory(1, defaults={"workdir": str(tmp_path)}).read_text())
+    done = rooms.ddp_orch("up", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "a model a b" in said(done.stdout, 0)
 
 
 WAITER = """
