@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from inventory.names import folded
 from orchestrator import checks, errors, preflight, reasons
 from orchestrator.emit import Emitter
-from orchestrator.errors import HostError, RequestFailed
+from orchestrator.errors import HostError, RequestFailed, UsageError
 from orchestrator.events import (
     Checked,
     Connected,
@@ -28,8 +29,9 @@ from orchestrator.folders import who_we_are
 from orchestrator.host.connect import all_doors
 from orchestrator.host.ssh import SshHosts
 from orchestrator.masking import Mask, revealed
-from orchestrator.plan import make_plan
+from orchestrator.plan import make_plan, state_dir_of
 from orchestrator.program import files_to_ship, lies_beside
+from orchestrator.reports import OVER, merge, read_reports, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,6 +43,10 @@ if TYPE_CHECKING:
     from orchestrator.host.connect import Doors
     from orchestrator.masking import MaskedStream, Secret
     from orchestrator.plan import Program, RunPlan
+    from orchestrator.reports import NodeReport
+
+# So long is waited for what hosts have of a run: it is a few small files.
+NAME_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +125,7 @@ def up(
             return failed
         planned = _make_plan(inventory, program, options, name, secrets.token_hex(8), cluster)
         _refuse_gaps(planned)
+        _refuse_a_taken_name(_there_already(fleet, inventory, name), options.named)
         emit(_planned_event(planned))
         # To the very end: a late Ctrl-C must not take the summary, nor a success its code.
         with Interrupts() as interrupts:
@@ -280,7 +287,7 @@ def _preflight(
 
 def _typed(verdict: Verdict, named: str | None) -> Verdict:
     """Put what was typed into a hint that names an inventory: so it can be typed as it stands."""
-    if named is None or verdict.hint is None:
+    if verdict.hint is None:
         return verdict
     return replace(verdict, hint=_named_in(verdict.hint, named))
 
@@ -298,13 +305,15 @@ def _explained(last: Ended | Detached, program: Program) -> Ended | Detached:
 
 def _typed_end(last: Ended | Detached, named: str | None) -> Ended | Detached:
     """Do the same for the hint to a run's first failure."""
-    if named is None or not isinstance(last, Ended) or not (last.failure and last.failure.hint):
+    if not isinstance(last, Ended) or last.failure is None or last.failure.hint is None:
         return last
     failure = replace(last.failure, hint=_named_in(last.failure.hint, named))
     return replace(last, failure=failure)
 
 
-def _named_in(hint: str, named: str) -> str:
+def _named_in(hint: str, named: str | None) -> str:
+    if named is None:
+        return hint
     beside = named if named.startswith("-H ") else f"-i {named}"
     return hint.replace("-i INVENTORY", beside).replace("INVENTORY", named)
 
@@ -370,6 +379,41 @@ def _refuse_gaps(plan: RunPlan) -> None:
         raise errors.PreflightFailed(
             "no rendezvous port is known", hint="rendezvous: {port: 29400}", host=plan.head.host
         )
+
+
+def _there_already(fleet: Fleet, inventory: Inventory, name: str) -> list[NodeReport]:
+    """Return what hosts have of a run of that name, another machine's; who is late finds it too.
+
+    `runs.prepare` refuses it on its own host, when others have made their folders already.
+    """
+    asked = {h.name: {"state_dir": state_dir_of(h), "names": [name]} for h in inventory.hosts}
+    told = fleet.ask("reports.tell", asked, NAME_SECONDS)
+    found = [
+        report
+        for host, answer in told.items()
+        for report in read_reports(host, answer, fleet.hosts[host].our_time)[0]
+    ]
+    # What could not be wholly removed is in nobody's way.
+    return [report for report in found if report.run == name and report.state != "forgotten"]
+
+
+def _refuse_a_taken_name(there: Sequence[NodeReport], named: str | None) -> None:
+    if not there:
+        return
+    # Of several, as of hosts whose runs never met, what is not over is to be looked at first.
+    runs = [(state_of([n.state for n in run.nodes.values()]), run) for run in merge(there)]
+    state, run = min(runs, key=lambda each: each[0] in OVER)
+    hosts = folded(dict.fromkeys(report.host for report in there))
+    owner = f" of {run.owner}" if run.owner else ""
+    then = f"to end that one: ddp-orch down {run.name} -i INVENTORY"
+    if state in OVER:
+        then = f"to forget that one: ddp-orch prune {run.name} -i INVENTORY"
+    elif state == "unknown":
+        then = "to see what is there: ddp-orch ps -i INVENTORY"
+    raise UsageError(
+        f"a run {run.name}{owner} is there already, on {hosts} ({state}); nothing was started",
+        hint=_named_in(f"choose another --name; or, {then}", named),
+    )
 
 
 def _planned_event(plan: RunPlan) -> Planned:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from inventory.model import Host, Inventory, Rendezvous
-from orchestrator.errors import PreflightFailed
+from orchestrator.errors import PreflightFailed, UsageError
 from orchestrator.events import Detached, Ended, Failure, Verdict
 from orchestrator.facts import ClusterFacts
 from orchestrator.plan import Program, RunPlan, make_plan
-from orchestrator.run import _explained, _refuse_gaps, _typed, _typed_end
+from orchestrator.reports import NodeReport, NodeStateName
+from orchestrator.run import _explained, _refuse_a_taken_name, _refuse_gaps, _typed, _typed_end
 from orchestrator.verbs.asked import named_by
 from tests.test_plan import facts
 
@@ -130,6 +131,41 @@ def test_what_does_not_lie_beside_the_script_was_not_left_behind(tmp_path):
         (LEFT, sent),
     ):
         assert _explained(end, program) == end
+
+
+def of_a_run(host: str, node: int, state: NodeStateName, owner: str = "bob@desk") -> NodeReport:
+    folder = f"/h/.ddp-orch/runs/zz/{node}"
+    return NodeReport(run="zz", node=node, host=host, folder=folder, state=state, owner=owner)
+
+
+@pytest.mark.parametrize(
+    ("there", "what", "typed"),
+    [
+        ([of_a_run("a", 0, "ended")], "on a (ended)", "ddp-orch prune zz -i x.yaml"),
+        ([of_a_run("a", 3, "rebooted")], "on a (rebooted)", "ddp-orch prune zz -i x.yaml"),
+        (
+            [of_a_run("n1", 0, "running"), of_a_run("n2", 1, "running")],
+            "on n1, n2 (running)",
+            "ddp-orch down zz -i x.yaml",
+        ),
+        # Of hosts with one home it is told by all; where it runs, it is known how it does.
+        (
+            [of_a_run("n1", 0, "elsewhere"), of_a_run("n2", 0, "running")],
+            "on n1, n2 (running)",
+            "ddp-orch down zz -i x.yaml",
+        ),
+        ([of_a_run("a", 0, "lost")], "on a (lost)", "ddp-orch down zz -i x.yaml"),
+        ([of_a_run("a", 0, "unreadable")], "on a (unknown)", "ddp-orch ps -i x.yaml"),
+    ],
+)
+def test_a_name_that_hosts_know_already_is_refused_with_what_is_there(there, what, typed):
+    _refuse_a_taken_name([], "x.yaml")
+    with pytest.raises(UsageError) as refused:
+        _refuse_a_taken_name(there, "x.yaml")
+    assert refused.value.exit_code == 2
+    said = f"a run zz of bob@desk is there already, {what}; nothing was started"
+    assert refused.value.message == said
+    assert refused.value.hint.endswith(f": {typed}")
 
 
 def test_what_names_the_same_hosts_on_another_command_line(monkeypatch):

@@ -391,6 +391,32 @@ def test_a_name_is_not_used_twice(rooms: Rooms) -> None:
     assert once_more.returncode == 0, once_more.stderr
 
 
+def test_a_name_that_the_hosts_have_of_elsewhere_is_refused_before_anything_starts(
+    rooms: Rooms, tmp_path: Path
+) -> None:
+    one, two = rooms.inventory(1), rooms.inventory(2)
+    there = str(tmp_path / "of another machine")
+    argv = ("--", worker("ranks"))
+    assert rooms.ddp_orch("up", "-n", "zz", one, *argv, DDP_ORCH_STATE_DIR=there).returncode == 0
+    refused = rooms.ddp_orch("up", "-n", "zz", two, *argv)
+    assert refused.returncode == 2, refused.stdout + refused.stderr
+    said_of_it, hint = refused.stderr.splitlines()
+    assert re.fullmatch(
+        r"ddp-orch: a run zz of \S+ is there already, on lab1 \(ended\); nothing was started",
+        said_of_it,
+    )
+    assert hint == (
+        f"  -> choose another --name; or, to forget that one: ddp-orch prune zz -i {two}"
+    )
+    assert "run zz: " not in refused.stdout
+    folders = {path.name for path in rooms.lab.inventory_path.parent.rglob("runs/zz/[01]")}
+    assert folders == {"0"}, "the second host was left alone"
+    forgotten = rooms.ddp_orch("prune", "zz", "-i", two, "--yes")
+    assert forgotten.returncode == 0, forgotten.stdout + forgotten.stderr
+    again = rooms.ddp_orch("up", "-n", "zz", two, *argv)
+    assert again.returncode == 0, again.stdout + again.stderr
+
+
 def test_ctrl_c_while_connecting_ends_at_once(rooms: Rooms) -> None:
     """A frozen sshd would be waited for; the user does not have to."""
     inventory = rooms.inventory(2)
