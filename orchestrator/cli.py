@@ -7,10 +7,11 @@ import io
 import itertools
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from orchestrator import __version__
 from orchestrator.errors import INTERNAL, INTERRUPTED, DdpOrchError, UsageError
 from orchestrator.verbs import asked, extras, runs, start
 
@@ -30,6 +31,26 @@ app = typer.Typer(
 )
 for verbs in (start, runs, extras):
     app.add_typer(verbs.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from orchestrator import screen
+
+        screen.show_text(f"ddp-orch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

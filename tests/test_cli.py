@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import errors
+from orchestrator import __version__, errors
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,6 +59,12 @@ def two_lines(ran: Ran) -> tuple[str, str]:
 
 
 # --- usage --------------------------------------------------------------------------------------
+
+
+def test_version(ddp):
+    ran = ddp("--version")
+    assert (ran.code, ran.out, ran.err) == (0, f"ddp-orch {__version__}\n", "")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["up", "--help"], ["exec", "-h"]])
