@@ -178,13 +178,14 @@ class RunStore:
         """Keep what was written byte for byte, secrets and all: these files are private."""
         if self._plan is None:
             return  # no record could be begun, and that has been told
-        file = self._file(f"{LOGS}/{log_name(event, self._plan.workers)}")
+        name = f"{LOGS}/{log_name(event, self._plan.workers)}"
+        file = self._file(name)
         # The size says how far this file has come. What comes twice, as over two links, is kept
         # once; what the host itself has lost is a hole, lest all that follows be taken for it.
         size = os.fstat(file.fileno()).st_size
         if size < event.offset:
             os.ftruncate(file.fileno(), event.offset)
-        _write_all(file, event.data[max(0, size - event.offset) :])
+        _write_all(self.folder / name, file, event.data[max(0, size - event.offset) :])
 
     def __call__(self, event: Event, state: RunState) -> None:
         if isinstance(event, Logged | Looked):
@@ -217,7 +218,7 @@ class RunStore:
         file = self._file(EVENTS)
         # Who wrote it before may have gone down, or found the disk full, at half a line.
         torn = not begun and _is_torn(file)
-        _write_all(file, b"\n" * torn + encode(event).encode() + b"\n")
+        _write_all(self.folder / EVENTS, file, b"\n" * torn + encode(event).encode() + b"\n")
 
     def _put(self, name: str, data: bytes) -> None:
         """Write a file whole or not at all."""
@@ -293,6 +294,10 @@ def _is_torn(file: IO[bytes]) -> bool:
     return size > 0 and os.pread(file.fileno(), 1, size - 1) != b"\n"
 
 
-def _write_all(file: IO[bytes], data: bytes) -> None:
-    while data:
-        data = data[file.write(data) :]  # a raw write may be short
+def _write_all(path: Path, file: IO[bytes], data: bytes) -> None:
+    try:
+        while data:
+            data = data[file.write(data) :]  # a raw write may be short
+    except OSError as error:
+        error.filename = str(path)  # a write knows no name, and who is told wants to make room
+        raise

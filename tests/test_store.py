@@ -391,3 +391,20 @@ def test_where_a_record_cannot_be_begun_nothing_is_kept_in_anothers(folder):
     second.keep(logged(b"not mine"))
     assert list(first.logs.iterdir()) == []
     first.close()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_disk_is_told_with_the_file_that_it_was_met_at(folder):
+    store = RunStore("r")
+    store(PLANNED, RunState())
+    # A link to it would not be followed.
+    store._files["logs/rank0.out"] = os.fdopen(os.open("/dev/full", os.O_RDWR), "ab", 0)
+    store._files["events.jsonl"] = os.fdopen(os.open("/dev/full", os.O_RDWR), "ab", 0)
+    met = []
+    for write in (lambda: store.keep(logged(b"x")), lambda: store(COMES_AGAIN[-1], RunState())):
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            write()
+        met.append(raised.value.filename)
+    store.close()
+    run = folder / "runs/r"
+    assert met == [str(run / "logs/rank0.out"), str(run / "events.jsonl")]
