@@ -5,18 +5,16 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from inventory.names import folded
-from orchestrator import checks, errors, preflight, reasons
+from orchestrator import checks, errors, preflight
 from orchestrator.emit import Emitter
-from orchestrator.errors import HostError, RequestFailed, UsageError
+from orchestrator.errors import HostError, RequestFailed
 from orchestrator.events import (
     Checked,
     Connected,
     Connecting,
-    Detached,
     Ended,
     HostFailed,
     Looked,
@@ -26,12 +24,13 @@ from orchestrator.events import (
 )
 from orchestrator.fleet import Arrived, Finished, Fleet, Lost
 from orchestrator.folders import who_we_are
+from orchestrator.hints import explained, typed, typed_end
 from orchestrator.host.connect import all_doors
 from orchestrator.host.ssh import SshHosts
 from orchestrator.masking import Mask, revealed
-from orchestrator.plan import make_plan, state_dir_of
-from orchestrator.program import files_to_ship, lies_beside
-from orchestrator.reports import OVER, merge, read_reports, state_of
+from orchestrator.plan import make_plan
+from orchestrator.program import files_to_ship
+from orchestrator.taken_names import refuse_a_taken_name, there_already
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,10 +42,6 @@ if TYPE_CHECKING:
     from orchestrator.host.connect import Doors
     from orchestrator.masking import MaskedStream, Secret
     from orchestrator.plan import Program, RunPlan
-    from orchestrator.reports import NodeReport
-
-# So long is waited for what hosts have of a run: it is a few small files.
-NAME_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +120,14 @@ def up(
             return failed
         planned = _make_plan(inventory, program, options, name, secrets.token_hex(8), cluster)
         _refuse_gaps(planned)
-        _refuse_a_taken_name(_there_already(fleet, inventory, name), options.named)
+        refuse_a_taken_name(there_already(fleet, inventory, name), options.named)
         emit(_planned_event(planned))
         # To the very end: a late Ctrl-C must not take the summary, nor a success its code.
         with Interrupts() as interrupts:
             conductor = Conductor(fleet, planned, code, emit, interrupts, who_we_are())
             last = conductor.conduct(logs, detach=detach)
             fleet.close()
-            emit(_typed_end(_explained(last, program), options.named))
+            emit(typed_end(explained(last, program), options.named))
     except KeyboardInterrupt:
         emit(Warned(message="interrupted; nothing was started"))
         raise
@@ -279,43 +274,10 @@ def _preflight(
             emit(HostFailed(host=host, check=ssh.check, message=ssh.message, hint=ssh.hint))
         else:
             emit(Connected(host=host, seconds=round(ssh.seconds, 3), noise=ssh.noise))
-    verdicts = tuple(_typed(v, options.named) for v in checks.judge(cluster, rules))
+    verdicts = tuple(typed(v, options.named) for v in checks.judge(cluster, rules))
     seconds = round(time.monotonic() - began, 3)
     emit(Checked(verdicts=verdicts, hosts=cluster.hosts, seconds=seconds))
     return verdicts, cluster
-
-
-def _typed(verdict: Verdict, named: str | None) -> Verdict:
-    """Put what was typed into a hint that names an inventory: so it can be typed as it stands."""
-    if verdict.hint is None:
-        return verdict
-    return replace(verdict, hint=_named_in(verdict.hint, named))
-
-
-def _explained(last: Ended | Detached, program: Program) -> Ended | Detached:
-    """Add to a first failure what only this machine can tell of it: what lies beside the script."""
-    if not isinstance(last, Ended) or last.failure is None or last.failure.hint:
-        return last
-    module = reasons.missing_module(last.failure.message)
-    if module is None or not lies_beside(program, module):
-        return last
-    hint = reasons.left_behind(program.target, module, program.args)
-    return replace(last, failure=replace(last.failure, hint=hint))
-
-
-def _typed_end(last: Ended | Detached, named: str | None) -> Ended | Detached:
-    """Do the same for the hint to a run's first failure."""
-    if not isinstance(last, Ended) or last.failure is None or last.failure.hint is None:
-        return last
-    failure = replace(last.failure, hint=_named_in(last.failure.hint, named))
-    return replace(last, failure=failure)
-
-
-def _named_in(hint: str, named: str | None) -> str:
-    if named is None:
-        return hint
-    beside = named if named.startswith("-H ") else f"-i {named}"
-    return hint.replace("-i INVENTORY", beside).replace("INVENTORY", named)
 
 
 def _exit_code(verdicts: tuple[Verdict, ...]) -> int:
@@ -379,41 +341,6 @@ def _refuse_gaps(plan: RunPlan) -> None:
         raise errors.PreflightFailed(
             "no rendezvous port is known", hint="rendezvous: {port: 29400}", host=plan.head.host
         )
-
-
-def _there_already(fleet: Fleet, inventory: Inventory, name: str) -> list[NodeReport]:
-    """Return what hosts have of a run of that name, another machine's; who is late finds it too.
-
-    `runs.prepare` refuses it on its own host, when others have made their folders already.
-    """
-    asked = {h.name: {"state_dir": state_dir_of(h), "names": [name]} for h in inventory.hosts}
-    told = fleet.ask("reports.tell", asked, NAME_SECONDS)
-    found = [
-        report
-        for host, answer in told.items()
-        for report in read_reports(host, answer, fleet.hosts[host].our_time)[0]
-    ]
-    # What could not be wholly removed is in nobody's way.
-    return [report for report in found if report.run == name and report.state != "forgotten"]
-
-
-def _refuse_a_taken_name(there: Sequence[NodeReport], named: str | None) -> None:
-    if not there:
-        return
-    # Of several, as of hosts whose runs never met, what is not over is to be looked at first.
-    runs = [(state_of([n.state for n in run.nodes.values()]), run) for run in merge(there)]
-    state, run = min(runs, key=lambda each: each[0] in OVER)
-    hosts = folded(dict.fromkeys(report.host for report in there))
-    owner = f" of {run.owner}" if run.owner else ""
-    then = f"to end that one: ddp-orch down {run.name} -i INVENTORY"
-    if state in OVER:
-        then = f"to forget that one: ddp-orch prune {run.name} -i INVENTORY"
-    elif state == "unknown":
-        then = "to see what is there: ddp-orch ps -i INVENTORY"
-    raise UsageError(
-        f"a run {run.name}{owner} is there already, on {hosts} ({state}); nothing was started",
-        hint=_named_in(f"choose another --name; or, {then}", named),
-    )
 
 
 def _planned_event(plan: RunPlan) -> Planned:
