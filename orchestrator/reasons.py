@@ -33,6 +33,8 @@ HAS = re.compile(
     r": No module named |: (?:command )?not found$|: Permission denied$|"
     r": No such file or directory$"
 )
+# As torch prints the C++ stack below an exception: 30 lines that would hide it.
+CPP_FRAME = re.compile(RANK + r"(?:frame #\d+: |#\d+ .* from \S+:\d+$)")
 WARNING = re.compile(r"Warning:", re.IGNORECASE)
 BY_BUS = re.compile(r"killed by signal: Bus error|bus error encountered|shared memory\(shm\)")
 MISSING = re.compile(r"ModuleNotFoundError: No module named '([^'.]+)")
@@ -50,6 +52,10 @@ def reason(tail: tuple[str, ...], signal: int | None = None) -> str:
         if ends_traceback or _names_an_error(line):
             found = line.strip()
     return found
+
+
+def is_cpp_frame(line: str) -> bool:
+    return bool(CPP_FRAME.match(line))
 
 
 def _names_an_error(line: str) -> bool:

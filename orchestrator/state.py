@@ -395,7 +395,8 @@ def _tail(state: RunState, node: int, rank: int | None) -> tuple[str, ...]:
     lines = data.decode("utf-8", "replace").splitlines()
     if len(data) == TAIL_BYTES:
         lines = lines[1:]  # cut somewhere inside
-    return tuple(line for line in lines if line.strip())[-TAIL_LINES:]
+    told = (line for line in lines if line.strip() and not reasons.is_cpp_frame(line))
+    return tuple(told)[-TAIL_LINES:]
 
 
 def _who(worker: WorkerEnded) -> str:

@@ -609,6 +609,17 @@ def test_the_tail_is_short_and_begins_with_a_whole_line():
     assert TAIL_LINES == 15
 
 
+@pytest.mark.parametrize("frame", ["#{} c10::f(char*) from ??:0", "frame #{}: f + 0x6 (x.so)"])
+@pytest.mark.parametrize("rank", ["", "[rank1]: "])
+def test_a_c_stack_hides_neither_the_exception_nor_what_led_to_it(rank, frame):
+    said = ["Traceback (most recent call last):", "RuntimeError: sizes", "#1 of our steps"]
+    stack = [frame.format(number) for number in range(40)]
+    text = "".join(f"{rank}{line}\n" for line in [*said, *stack])
+    failure = failed_first(wrote(0, text.encode()), died(0))
+    assert failure.message == f"{rank}RuntimeError: sizes"
+    assert failure.tail == tuple(f"{rank}{line}" for line in said)
+
+
 def test_torchruns_own_failure_when_no_worker_failed():
     got = failed_first(
         ended(0, None, reason="stopped", time=100.0),
