@@ -6,6 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from inventory.names import folded
 from orchestrator import errors
 from orchestrator.down_there import Ending, Target, unrecorded
 from orchestrator.ends import note, note_if_over, told_by_hosts
@@ -69,7 +70,7 @@ def _down_newest(grace: float, options: Options, listener: Listener) -> int:
             listener.tell(f"{run.name} had ended (exit {ended.exit_code}) already")
             continue
         hosts = run.plan.hosts if run.plan else ()
-        if not listener.confirm([_named(found) if found else f"{run.name} on {', '.join(hosts)}"]):
+        if not listener.confirm([_named(found) if found else f"{run.name} on {folded(hosts)}"]):
             return errors.INTERRUPTED
         nodes = _take_down(run, grace, options, listener)
         done += nodes
@@ -181,7 +182,7 @@ def _may_be_there(run: FoundRun) -> bool:
 def _named(run: FoundRun) -> str:
     owner = f" of {run.owner}" if run.owner else ""
     ranks = f", {run.ranks_alive} of {run.ranks} workers alive" if run.ranks else ""
-    return f"{run.name}{owner}: {run.state} on {', '.join(run.hosts)}{ranks}"
+    return f"{run.name}{owner}: {run.state} on {folded(run.hosts)}{ranks}"
 
 
 def _targets(run: FoundRun, inventory: Inventory, said: Answers) -> Iterator[Target]:
@@ -231,7 +232,7 @@ def _unrecorded(
             names = []
     targets = [target for target in found if target.run in names]
     hosts = {name: [t.host for t in targets if t.run == name] for name in names}
-    named = [f"{name}: without its folder on {', '.join(hosts[name])}" for name in names]
+    named = [f"{name}: without its folder on {folded(hosts[name])}" for name in names]
     _refuse_many(named, every=every)
     if not names:
         return _nothing(said.failed | failed, wanted, listener)

@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from inventory.names import folded
 from orchestrator import errors
 from orchestrator.errors import DdpOrchError, HostError
 from orchestrator.folders import who_we_are
@@ -160,8 +161,8 @@ class Ending:
         self._show(node)
 
     def _interrupted(self) -> None:
-        told = ", ".join(dict.fromkeys(target.host for target in self._calls))
-        untold = ", ".join(dict.fromkeys(target.host for target in self._untold))
+        told = folded(dict.fromkeys(target.host for target in self._calls))
+        untold = folded(dict.fromkeys(target.host for target in self._untold))
         if told:
             self._warn(
                 f"interrupted; told to end it, and on their own now: {told}",

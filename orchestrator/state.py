@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from inventory.names import folded
 from orchestrator import errors, reasons
 from orchestrator.events import (
     Ended,
@@ -278,7 +279,7 @@ def _stranded(state: RunState, now: float, unheard: frozenset[int]) -> Stop | No
         if late and worker.node in heard and heard[worker.node].since < worker.time:
             return Stop(
                 f"{_who(worker)} {_end(worker)}, and cannot be restarted: "
-                f"{', '.join(node.host for node in finished)} finished already",
+                f"{folded(node.host for node in finished)} finished already",
                 errors.JOB_FAILED,
             )
     return None
@@ -293,7 +294,7 @@ def _late(state: RunState, now: float) -> Keep | Warn:
     late = f"no workers after {START_PATIENCE:.0f} s on "
     if any(message.startswith(late) for message in state.warned):
         return Keep()
-    hosts = ", ".join(node.host for node in waiting)
+    hosts = folded(node.host for node in waiting)
     return Warn(f"{late}{hosts}: torch is slow, or not all meet")
 
 

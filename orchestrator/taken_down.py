@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from inventory.names import folded
 from orchestrator import errors
 from orchestrator.survivors import Survivor, survivor
 
@@ -163,7 +164,7 @@ def summary(nodes: Sequence[NodeDown], where: str) -> list[str]:
         of_run = [node for node in nodes if node.run == run]
         open_ = [node.host for node in of_run if not node.empty]
         already = " already" * all(node.outcome != "down" for node in of_run)
-        last = f"NOT known to be down on {', '.join(open_)}" if open_ else f"down{already}"
+        last = f"NOT known to be down on {folded(open_)}" if open_ else f"down{already}"
         lines.append(f"run {run}: {last}")
     return lines
 

@@ -365,7 +365,7 @@ class Watch:
             if node.round < 0 and node.ended and node.ended.code == 0
         ]
         if unseen:
-            what = f"the workers of {', '.join(unseen)} came and went before their ranks were read"
+            what = f"the workers of {folded(unseen)} came and went before their ranks were read"
             self._emit(Warned(message=what))
 
 

@@ -380,6 +380,17 @@ def test_a_host_that_goes_and_comes_back_is_told_of(out):
     )
 
 
+def test_many_hosts_are_few_words(out):
+    many = tuple(f"gpu{number}" for number in range(1, 201))
+    left = shown(out, Detached(run="brave-otter", hosts=many, time=1.0))
+    assert left.startswith("run brave-otter goes on without us on gpu[1-200]\n")
+    over = dataclasses.replace(ended(130), hosts=many, why="interrupted", unverified=many[:3])
+    assert shown(out, over).splitlines()[:2] == [
+        "run brave-otter: interrupted (after 20.0 s on gpu[1-200]; exit 130)",
+        "not verified on gpu[1-3]: ddp-orch down brave-otter, once it can be reached",
+    ]
+
+
 def test_who_leaves_says_how_to_come_back(out):
     text = shown(out, Detached(run="brave-otter", hosts=("gpu1", "gpu2"), time=1.0))
     assert text == (

@@ -123,7 +123,7 @@ gpu2: NOT down: 1 process could not be ended
   -> once what holds it is gone: ddp-orch down brave-otter
 gpu3: not reached: no answer
   -> repeat it when it can be reached: ddp-orch down brave-otter
-run brave-otter: NOT known to be down on gpu1, gpu2, gpu3
+run brave-otter: NOT known to be down on gpu[1-3]
 """
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from inventory.names import folded
 from orchestrator import cleared, taken_down
 from orchestrator.commands import as_typed
 from orchestrator.errors import UsageError
@@ -169,7 +170,7 @@ class DownLines:
 
     def begin(self, run: str, hosts: Sequence[str], grace: float) -> None:
         self._runs.add(run)
-        _say(f"taking down {run} on {', '.join(hosts)} (grace {grace:g} s)")
+        _say(f"taking down {run} on {folded(hosts)} (grace {grace:g} s)")
 
     def show(self, node: NodeDown) -> None:
         which = f"{node.run} on " if len(self._runs) > 1 else ""

@@ -116,7 +116,7 @@ class Screen:
             case LinkUp():
                 self._say(f"{event.host} is back", "green")
             case Detached():
-                self._say(f"run {event.run} goes on without us on {', '.join(event.hosts)}", "bold")
+                self._say(f"run {event.run} goes on without us on {folded(event.hosts)}", "bold")
                 self._say(f"  ddp-orch attach {event.run}    or: logs, ps, down")
             case Warned():
                 self._say(f"warning: {event.message}", "yellow")
@@ -230,7 +230,7 @@ class Screen:
                 self._lines(name, label, cutter.close())
 
     def _ended(self, event: Ended) -> None:
-        took = f"{event.seconds:.1f} s on {', '.join(event.hosts)}"
+        took = f"{event.seconds:.1f} s on {folded(event.hosts)}"
         if event.exit_code == 0:
             self._say(f"run {event.run}: done in {took}", "bold green")
         else:
@@ -257,7 +257,7 @@ class Screen:
             if failure.hint:
                 self._say(f"   -> {failure.hint}")
         if event.unverified:
-            hosts = ", ".join(event.unverified)
+            hosts = folded(event.unverified)
             self._say(
                 f"not verified on {hosts}: ddp-orch down {event.run}, once it can be reached",
                 "yellow",
