@@ -109,8 +109,12 @@ class Cluster:
             host.prepare()
         self.write_known_hosts()
 
+    @property
+    def namespaces(self) -> list[str]:
+        return [self.netns, *(host.netns for host in self.hosts)]
+
     def _wire(self) -> None:
-        for netns in (self.netns, *(host.netns for host in self.hosts)):
+        for netns in self.namespaces:
             command("ip", "netns", "add", netns)
         prefix = self.network.prefixlen
         words = [

@@ -109,6 +109,7 @@ class NsHost:
         self._sshd: subprocess.Popen[str] | None = None
         self._sshd_is_default = True
         self._opened = False
+        self._pulled = False
 
     # Being there -----------------------------------------------------------------------------
 
@@ -308,10 +309,21 @@ class NsHost:
 
     def link_down(self) -> None:
         """Pull the cable: the host lives on, and packets to and from it vanish."""
+        self._pulled = True
         command("ip", "-n", self.cluster.netns, "link", "set", self.name, "down")
 
     def link_up(self) -> None:
+        """Plug it in, and nobody's kernel still gives up on the other end for a second.
+
+        Whoever asked in vain for its hardware address in the last three seconds would answer "No
+        route to host" once more to the first who connects now.
+        """
+        if not self._pulled:
+            return
         command("ip", "-n", self.cluster.netns, "link", "set", self.name, "up")
+        for netns in self.cluster.namespaces:
+            command("ip", "-n", netns, "neigh", "flush", "all")
+        self._pulled = False
 
     # sshd ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 
 from tests.hosts.cluster import Cluster
 from tests.hosts.conftest import INSTALL, missing
-from tests.hosts.processes import processes, until
+from tests.hosts.processes import command, processes, until
 
 LISTEN = """
 import socket
@@ -217,6 +218,27 @@ def test_a_pulled_cable_leaves_the_host_alive(cluster):
     host.await_sshd()
     host.kill_all()
     sleeper.wait(5)
+
+
+def test_a_cable_that_is_back_carries_at_once_whoever_asked_in_vain(cluster):
+    away, asking = cluster.hosts[2], cluster.hosts[0]
+    address = (away.address, 9)
+    script = f"import socket; socket.socket(type=socket.SOCK_DGRAM).sendto(b'', {address})"
+
+    def in_vain(netns: str) -> bool:
+        seen = command("ip", "-n", netns, "neigh", "show", "to", away.address)
+        return re.search("INCOMPLETE|FAILED", seen) is not None
+
+    away.link_down()
+    command("ip", "-n", cluster.netns, "neigh", "flush", "all")  # it would try what it knows first
+    cluster.run([sys.executable, "-c", script])
+    asking.run([sys.executable, "-c", script])
+    for netns in (cluster.netns, asking.netns):
+        until(lambda netns=netns: in_vain(netns), "it asks in vain")
+    away.link_up()
+    assert not in_vain(cluster.netns)
+    assert not in_vain(asking.netns)
+    away.await_sshd()
 
 
 def test_a_changed_host_key_is_refused(cluster):
