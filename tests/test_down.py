@@ -104,7 +104,7 @@ def at_a_terminal(answer: str, *words: str) -> tuple[int, str]:
             typed = bool(os.write(ours, answer.encode()))
     os.close(ours)
     try:
-        return process.wait(10), said
+        return process.wait(30), said
     finally:
         process.kill()
 

@@ -143,7 +143,7 @@ def test_who_asked_first_may_be_given_up_and_the_others_go_on():
     first, second = Waiting(), Waiting()
 
     def connect(gateway, watch):
-        assert go_on.wait(10)
+        assert go_on.wait(30)
         return connection([])
 
     with ThreadPoolExecutor(2) as pool:
@@ -163,7 +163,7 @@ def test_a_gateway_that_says_nothing_has_its_own_deadline():
     def connect(gateway, watch):
         watch.enter("dreaming", 0.1)
         watch.hold(SimpleNamespace(close=ended.set))
-        assert ended.wait(10)
+        assert ended.wait(30)
         raise OSError("closed under it")
 
     with pytest.raises(HostError, match="its gateway gate: no answer while dreaming"):
@@ -184,7 +184,7 @@ def test_closing_them_ends_who_still_waits():
 
     def connect(gateway, watch):
         watch.hold(SimpleNamespace(close=ended.set))
-        assert ended.wait(10)
+        assert ended.wait(30)
         raise OSError("closed under it")
 
     waiting = Waiting()

@@ -569,7 +569,7 @@ with Lab(hosts=1, folder=Path(sys.argv[1])) as lab:
                 pass
 left = [t for t in threading.enumerate() if t is not threading.main_thread()]
 for thread in left:
-    thread.join(5)
+    thread.join(30)
 print([t.name for t in left if t.is_alive()])
 """
 

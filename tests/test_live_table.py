@@ -237,7 +237,7 @@ def test_a_question_stands_alone():
         assert "secret" not in "".join(lines)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
         pty.close()
 
 
@@ -261,5 +261,5 @@ def test_ctrl_c_leaves_the_terminal_as_it_was(tmp_path):
             assert pty.echoes
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(30)
             pty.close()

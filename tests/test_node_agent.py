@@ -114,7 +114,7 @@ class Agent:
 
     def close(self):
         self.process.stdin.close()
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_where_python3_is_too_old_the_newest_beside_it_is_taken(version, beside,
             assert said == b""
         process.stdin.close()
         ends = frames.EXIT_NO_INPUT if newest else frames.EXIT_OLD_PYTHON
-        assert process.wait(30) == ends
+        assert process.wait(60) == ends
 
 
 def test_one_that_is_too_old_by_every_name_is_not_taken_again_and_again(tmp_path):
@@ -353,7 +353,7 @@ def test_bytes_that_are_no_frames_end_it_in_order(boot_agent):
     pids = exec_something(agent)
     agent.process.stdin.write(struct.pack(">II", 0xFFFFFFFF, 0))
     agent.process.stdin.flush()
-    assert agent.process.wait(30) == 1
+    assert agent.process.wait(60) == 1
     assert "not the agent's protocol" in agent.errors.read_text()
     for pid in pids:
         until(lambda pid=pid: gone(pid))
@@ -363,7 +363,7 @@ def test_bye_and_sigterm_end_it(boot_agent):
     agent = boot_agent(modules=["command"])
     pids = exec_something(agent)
     agent.process.terminate()
-    assert agent.process.wait(30) == 0
+    assert agent.process.wait(60) == 0
     for pid in pids:
         until(lambda pid=pid: gone(pid))
 
@@ -376,7 +376,7 @@ def test_a_command_can_be_cancelled_and_tells_its_signal(boot_agent):
     for pid in pids:
         until(lambda pid=pid: gone(pid))
     agent.send({"op": "bye"})
-    assert agent.process.wait(30) == 0
+    assert agent.process.wait(60) == 0
 
 
 def test_a_reader_that_is_held_up_does_not_deafen_the_agent(boot_agent):
@@ -399,7 +399,7 @@ def test_a_reader_that_is_held_up_does_not_deafen_the_agent(boot_agent):
         target=agent.send, args=({"op": "load", "name": "long"}, b"#" * (1 << 20)), daemon=True
     )
     writer.start()
-    writer.join(20)
+    writer.join(60)
     assert not writer.is_alive()
 
 

@@ -253,10 +253,10 @@ def test_who_is_frozen_is_named_and_ends_when_it_is_thawed(freezer, cookie, spaw
     (survivor,) = ending.end_all(cookie, timeout=1)
     assert (survivor["pid"], survivor["state"]) == (frozen.pid, "D")
     assert survivor["why"] == "is frozen by a cgroup"
-    assert other.wait(20) == -signal.SIGKILL
+    assert other.wait(60) == -signal.SIGKILL
     (freezer / "freezer.state").write_text("THAWED")
     assert ending.end_all(cookie) == []
-    assert frozen.wait(20) == -signal.SIGKILL
+    assert frozen.wait(60) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_it_is_bounded_and_kills_however_slow_a_look_is(cookie, spawn, monkeypat
     first = spawn("sleep", "60", **with_cookie(cookie))
     survivors = ending.end_all(cookie, timeout=1)
     assert {survivor["why"] for survivor in survivors} == {"did not end in 1 s"}
-    assert first.wait(20) == -signal.SIGKILL
+    assert first.wait(60) == -signal.SIGKILL
 
 
 HIDING = [

@@ -23,7 +23,7 @@ def home(tmp_path, monkeypatch):
     return home
 
 
-def until(true, seconds=20.0):
+def until(true, seconds=60.0):
     end = time.monotonic() + seconds
     while not (got := true()):
         assert time.monotonic() < end, "it never came"

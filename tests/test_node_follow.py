@@ -61,7 +61,7 @@ class Reader:
             self.on_journal(self)
 
     def finish(self):
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive(), "it did not come to its end"
         if self.problem:
             raise self.problem
@@ -73,7 +73,7 @@ class Reader:
         return self.answer["offsets"]
 
 
-def until(true, seconds=20.0):
+def until(true, seconds=60.0):
     end = time.monotonic() + seconds
     while not (got := true()):
         assert time.monotonic() < end, "it never came"
@@ -109,7 +109,7 @@ def read(folder):
     yield begin
     for reader in readers:
         reader.cancelled.set()
-        reader.thread.join(20)
+        reader.thread.join(60)
 
 
 def journal(folder, event, **more):

@@ -57,7 +57,7 @@ def answering(listener, answer):
     thread = threading.Thread(target=serve)
     thread.start()
     yield listener.getsockname()[1]
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     assert not raised
 
@@ -159,7 +159,7 @@ def test_what_is_large_may_be_lost_on_either_way(listener, token, way, error):
             end = {"EOF": got[:-1], "ETIMEDOUT": got[:-1], "CHANGED": got[:-1] + b"?"}
             peer.sendall(b"." + end[error])
         if error == "ETIMEDOUT":
-            assert hung_up.wait(20)
+            assert hung_up.wait(60)
 
     hung_up = threading.Event()
     idle = 0.3 if error == "ETIMEDOUT" else 20.0
@@ -249,7 +249,7 @@ def test_where_a_host_answers_its_other_addresses_are_not_waited_for(listener, e
 def test_where_no_address_is_any_good_each_has_its_time(listener, elsewhere, token):
     def answer(peer):
         introduce(peer, token)
-        assert hung_up.wait(20)
+        assert hung_up.wait(60)
 
     hung_up = threading.Event()
     with answering(listener, answer) as port:

@@ -33,7 +33,7 @@ def living():
     """A process that lives, and one that is a zombie, as [pid, start]."""
     alive = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     dead = subprocess.Popen(["true"])
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not processes.find(dead.pid).dead and time.monotonic() < end:
         time.sleep(0.01)
     yield identity(alive.pid), identity(dead.pid)

@@ -48,7 +48,7 @@ def test_a_second_stop_shortens_the_grace(run):
     first.start()
     run.wait_for("stopping")
     assert run.stop(0.0) == EMPTY
-    first.join(20)
+    first.join(60)
     assert not first.is_alive()
     assert len(run.events("stopping")) == 1
     run.ended()
@@ -203,14 +203,14 @@ def test_of_two_who_start_at_once_one_does(run):
     both = threading.Barrier(2)
 
     def start():
-        both.wait(10)
+        both.wait(30)
         run.start(GO + "exit 0")
 
     threads = [threading.Thread(target=start) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     run.wait_for("workers")
     run.go()
     run.ended()

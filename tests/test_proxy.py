@@ -20,7 +20,7 @@ def test_bash_reads_no_startup_file(tmp_path, monkeypatch):
     monkeypatch.delenv("SHLVL", raising=False)
     sock = ProxySocket(replace(target_of(tmp_path), proxy_command="echo SSH-2.0"))
     try:
-        sock.settimeout(10)
+        sock.settimeout(30)
         heard = b""
         while more := sock.recv(100):
             heard += more

@@ -73,7 +73,7 @@ class Hosts:
 
     def _forget(self, name, call, args):
         if self.removing:
-            self.removing.wait(20)
+            self.removing.wait(60)
         self.forgotten.append((name, args["folder"]))
         call.future.set_result(None)
 

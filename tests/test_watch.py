@@ -47,7 +47,7 @@ def begun(run: Run) -> None:
 
 
 def see(watched: Watch, until: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not until():
         assert time.monotonic() < end, "it never came"
         if (item := watched.turn()) is not None:

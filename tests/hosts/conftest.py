@@ -67,7 +67,7 @@ def _as_good_as_new(request: pytest.FixtureRequest) -> Iterator[None]:
     left: dict[str, dict[int, str]] = {}
     try:
         # sshd's end of a connection outlives ours by a moment.
-        until(lambda: not cluster.leftovers(), "nothing left on the hosts", seconds=2)
+        until(lambda: not cluster.leftovers(), "nothing left on the hosts", seconds=10)
     except TimeoutError:
         left = cluster.leftovers()
     cluster.restore()

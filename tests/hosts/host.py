@@ -140,7 +140,7 @@ class NsHost:
     def booted(self) -> None:
         assert self._boot
         assert self._boot.stdout
-        ready, _, _ = select.select([self._boot.stdout], [], [], 10)
+        ready, _, _ = select.select([self._boot.stdout], [], [], 60)
         if not ready or self._boot.stdout.readline() != "booted\n":
             raise RuntimeError(f"{self.name}: {(self.folder / 'boot.log').read_text()}")
         self._init = next(p for p in processes() if p.parent == self._boot.pid)
@@ -155,7 +155,7 @@ class NsHost:
         for pipe in (self._boot.stdin, self._boot.stdout):
             assert pipe
             pipe.close()
-        self._boot.wait(10)
+        self._boot.wait(30)
 
     def power_off(self) -> None:
         """Die as a host does: packets to it vanish, nothing runs there. No peer gets a FIN."""

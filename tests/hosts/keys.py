@@ -58,7 +58,7 @@ class Agent:
 
     def end(self) -> None:
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def at_a_terminal(cluster: Cluster, argv: list[str]) -> Iterator[Terminal]:
         yield Terminal(ours, theirs, process)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(30)
         os.close(ours)
         os.close(theirs)
 

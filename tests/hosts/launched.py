@@ -105,7 +105,7 @@ def on(*hosts: NsHost) -> dict[str, dict[int, str]]:
 def empty(*hosts: NsHost) -> None:
     """Assert that nothing runs there; sshd's end of a connection outlives ours by a moment."""
     try:
-        until(lambda: not on(*hosts), "the hosts are empty", seconds=3)
+        until(lambda: not on(*hosts), "the hosts are empty", seconds=10)
     except TimeoutError:
         raise AssertionError(f"left: {on(*hosts)}") from None
 

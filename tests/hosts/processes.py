@@ -53,7 +53,7 @@ def processes() -> Iterator[Process]:
             )
 
 
-def until(condition: Callable[[], object], what: str, seconds: float = 10.0) -> None:
+def until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> None:
     """Wait for a condition; TimeoutError says what did not come true."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -120,7 +120,7 @@ def test_a_host_sees_its_own_processes_only(cluster):
     assert "sleep 61" not in seen
     assert len(seen.splitlines()) == 3  # init, sshd and ps
     other.kill(next(iter(other.pids())))
-    assert sleeper.wait(5) == -signal.SIGKILL
+    assert sleeper.wait(30) == -signal.SIGKILL
 
 
 def test_orphans_are_reaped(cluster):
@@ -179,7 +179,7 @@ def test_a_stopped_sshd_refuses_and_a_frozen_one_says_nothing(cluster):
     host.freeze_sshd()
     host.stop_sshd()
     with pytest.raises(ConnectionRefusedError):
-        cluster.connect(host.address, timeout=5)
+        cluster.connect(host.address, timeout=30)
     host.start_sshd({"MaxSessions": "0"}, wrapper=["prlimit", "--nofile=256:256"])
     assert cluster.ssh(host, "true").returncode == 255  # until restored, no session is let in
 
@@ -190,7 +190,7 @@ def test_standing_connections_survive_the_end_of_the_listener(cluster):
     with cluster.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as session:
         until(lambda: any("notty" in c for c in host.pids().values()), "the session stands")
         host.stop_sshd()
-        assert session.communicate("on\n", timeout=5)[0] == "got on\n"
+        assert session.communicate("on\n", timeout=30)[0] == "got on\n"
 
 
 def test_a_dead_host_lets_connects_time_out(cluster):
@@ -217,7 +217,7 @@ def test_a_pulled_cable_leaves_the_host_alive(cluster):
     host.link_up()
     host.await_sshd()
     host.kill_all()
-    sleeper.wait(5)
+    sleeper.wait(30)
 
 
 def test_a_cable_that_is_back_carries_at_once_whoever_asked_in_vain(cluster):
@@ -305,7 +305,7 @@ def test_nothing_is_left_of_a_cluster_that_stands_beside_another(tmp_path, clust
         networks = {p.net_ns for p in processes() if p.pid_ns in inside}
         networks |= {p.net_ns for p in processes() if p.outer == controller.pid}
         assert len(networks) == 4
-    assert controller.wait(5) == -signal.SIGKILL
+    assert controller.wait(30) == -signal.SIGKILL
     assert namespaces(second) == set()
     assert [p for p in processes() if p.pid_ns in inside or p.net_ns in networks] == []
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

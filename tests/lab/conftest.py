@@ -97,7 +97,7 @@ def _lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rooms]:
 @pytest.fixture
 def rooms(_lab: Rooms) -> Iterator[Rooms]:
     yield _lab
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while (left := running()) and time.monotonic() < end:
         time.sleep(0.1)
     assert not left, f"the test left processes: {left}"
