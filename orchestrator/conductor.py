@@ -218,6 +218,7 @@ def peers_of(plan: RunPlan, node: NodePlan, key: str) -> dict[str, Any] | None:
         "node": node.rank,
         "names": [each.host for each in plan.nodes],
         "address": plan.head.address,
+        "rendezvous_port": plan.port,
         "lost_after": plan.lost_after,
         "key": key if node is plan.head else key_for(key, node.rank),
     }

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -475,6 +476,33 @@ def test_what_cannot_connect_is_no_fault(world):
     world.rays[1].tell(NEWS)
     world.settle()
     assert world.rays[1].settled  # nobody to wait for
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_a_port_that_torchrun_will_want_is_not_taken_though_it_is_free(monkeypatch, given):
+    """It was found free before the start, and the kernel may hand it to us."""
+    with socket.create_server(("127.0.0.1", 0)) as there:
+        wanted = there.getsockname()[1]
+    handed = []
+
+    class Handed(socket.socket):
+        def bind(self, place):
+            handed.append(place[1])
+            super().bind((place[0], wanted) if len(handed) == 1 else place)
+
+    monkeypatch.setattr(star, "socket", SimpleNamespace(**{**vars(socket), "socket": Handed}))
+    head = star.Star("127.0.0.1", KEY, NAMES, 0.0, wanted if given else 0, avoided=wanted)
+    try:
+        assert head.problem is None
+        assert (head.port == wanted) is given
+        assert handed == ([wanted] if given else [0, 0])
+        with socket.socket() as torchruns:
+            if not given:
+                torchruns.bind(("127.0.0.1", wanted))
+        with socket.create_connection(("127.0.0.1", head.port), 60):
+            pass
+    finally:
+        head.close()
 
 
 @pytest.mark.parametrize("address", ["203.0.113.1", "localhost", "\xe4", ""])

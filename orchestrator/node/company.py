@@ -41,7 +41,8 @@ class Company:
         key, names, now = self._spec["key"], self._spec["names"], time.monotonic()
         after = self._spec["lost_after"]
         if self.node == peers.HEAD:
-            head = star.Star(self._spec["address"], key, names, now, port, after)
+            torchruns = self._spec.get("rendezvous_port") or 0
+            head = star.Star(self._spec["address"], key, names, now, port, after, torchruns)
             self._peer = head
             self._note("listening", address=self._spec["address"], port=head.port)
             self._tell_problem(head.problem)

@@ -24,14 +24,17 @@ class Star(peers.Peer):
         now: float,
         port: int = 0,
         lost_after: float = peers.LOST_AFTER,
+        avoided: int = 0,
     ) -> None:
         """Listen at once, on a free port if none is given; where that fails `problem` says why.
 
-        A given port is tried for again and again: those who were connected know no other.
+        A given port is tried for again and again: those who were connected know no other. One is
+        `avoided`: it seems free, but torchrun will want it.
         """
         super().__init__(peers.HEAD, names, lost_after, now)
         self.address = address
         self.port = port
+        self._avoided = avoided
         self.others = [node for node in range(len(names)) if node != peers.HEAD]
         self._keys = {node: sealed.key_for(key, node) for node in self.others}
         self._listener: socket.socket | None = None
@@ -112,19 +115,14 @@ class Star(peers.Peer):
 
     def _listen(self, now: float) -> None:
         self._listen_at = now + LISTEN_AGAIN
-        listener = None
         try:
             family, place = peers.numeric(self.address, self.port)
-            listener = socket.socket(family, socket.SOCK_STREAM)
-            # What is left of a dead supervisor's connections must not keep its guard from the port.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setblocking(False)
-            listener.bind(place)
-            listener.listen(128)
+            listener = listening(family, place)
+            if not self.port and listener.getsockname()[1] == self._avoided:
+                with listener:  # as long as it listens, the kernel gives another port
+                    listener = listening(family, place)
         except (OSError, ValueError) as error:
             self.problem = "cannot listen on %s: %s" % (self.address, error)
-            if listener:
-                listener.close()
             return
         self.problem = None
         self._listener = listener
@@ -196,3 +194,17 @@ class Star(peers.Peer):
                 self._heard_at.pop(node, None)  # until it is back, its silence says nothing
         self._strangers = [line for line in self._strangers if not line.over]
         self._lines = {node: line for node, line in self._lines.items() if not line.over}
+
+
+def listening(family: int, place: tuple[Any, ...]) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        # What is left of a dead supervisor's connections must not keep its guard from the port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setblocking(False)
+        listener.bind(place)
+        listener.listen(128)
+    except (OSError, ValueError):
+        listener.close()
+        raise
+    return listener
