@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.node import files, record, runs
+from orchestrator.node import command, files, processes, record, runs
+from tests.test_node_processes import until
 
 
 @pytest.fixture(autouse=True)
@@ -130,6 +132,28 @@ def test_a_command_starts_at_home_or_where_there_is_none_in_root(home, monkeypat
     assert files.home_or_root() == str(home)
     monkeypatch.setenv("HOME", str(home / "gone"))
     assert files.home_or_root() == "/"
+
+
+def test_a_command_s_last_words_are_told_though_it_ends_right_after_a_look(home, monkeypatch):
+    def look(*args):
+        got = select(*args)
+        if not got[0] and pid.exists() and not speak.exists():
+            speak.touch()  # and it does, and ends, before it is asked for
+            until(lambda: processes.find(int(pid.read_text())).dead)
+        return got
+
+    select, said = command.select.select, []
+    pid, speak = home / "pid", home / "speak"
+    monkeypatch.setattr(command.select, "select", look)
+    call = SimpleNamespace(
+        cancelled=threading.Event(),
+        at_end=lambda _: None,
+        emit=lambda event, data: said.append((event, data)),
+    )
+    line = f"echo $$ > {pid}.new; mv {pid}.new {pid}; while [ ! -e {speak} ]; do sleep 0.01; done"
+    ended = command.run(call, ["sh", "-c", f"{line}; echo last words"], {}, None)
+    assert ended == {"code": 0, "signal": None}
+    assert said == [({"stream": "out"}, b"last words\n")]
 
 
 @pytest.mark.parametrize("run", ["", "..", "../x", "a/b", "-x", "A", "a\n", "x" * 65])

@@ -38,6 +38,7 @@ def run(call: Call, argv: list[str], env: dict[str, str], cwd: str | None) -> di
     while streams:
         if call.cancelled.is_set():
             end_group(process)
+        ended = process.poll() is not None  # asked first: what it wrote is there by then
         ready, _, _ = select.select(list(streams), [], [], 0.1)
         for descriptor in ready:
             data = os.read(descriptor, 1 << 18)
@@ -45,7 +46,7 @@ def run(call: Call, argv: list[str], env: dict[str, str], cwd: str | None) -> di
                 call.emit({"stream": streams[descriptor]}, data)
             else:
                 del streams[descriptor]
-        if not ready and process.poll() is not None:
+        if not ready and ended:
             # It has ended but left somebody holding its output: do not wait for that one.
             break
         time.sleep(PULSE)
