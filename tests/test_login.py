@@ -288,6 +288,40 @@ def test_a_key_that_was_not_used_is_not_to_blame_for_a_hang_up(tmp_path, monkeyp
         login.Login(target_of(tmp_path), keyring, watch).authenticate(gone)
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_a_hang_up_while_somebody_is_asked_is_not_the_key_s_fault(tmp_path, monkeypatch, meanwhile):
+    class Talk:
+        methods: ClassVar = ["publickey"]
+        banner = None
+
+        def __init__(self, transport, user) -> None:
+            pass
+
+        def would_take(self, key) -> str:
+            return "would do"
+
+        def sign_in(self, key, sign) -> str:
+            sign(b"data", "ssh-ed25519")
+            there.clear()
+            raise EOFError
+
+    def sign(*_: object) -> bytes:
+        if meanwhile:
+            there.clear()
+        return b"signed"
+
+    there = ["it"]
+    agent = SimpleNamespace(sign=sign, problem=None)
+    keys = [Identity(shown="one", public=ED, agent=agent)]
+    keyring = SimpleNamespace(identities=lambda _: keys, agent=lambda _: agent, ask=lambda _: None)
+    watch = SimpleNamespace(enter=lambda stage, seconds: None)
+    transport = SimpleNamespace(goodbye="", is_active=lambda: bool(there))
+    monkeypatch.setattr(login, "Conversation", Talk)
+    said = "hung up" if meanwhile else "hangs up when one is used"
+    with pytest.raises(ConnectionResetError if meanwhile else HostError, match=said):
+        login.Login(target_of(tmp_path), keyring, watch).authenticate(transport)
+
+
 # --- ssh's configuration ------------------------------------------------------------------------
 
 

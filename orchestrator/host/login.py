@@ -50,8 +50,10 @@ class Login:
         self._would_do: list[Identity] = []
         self._signed: Identity | None = None
         self._waited = False
+        self._transport: Transport | None = None
 
     def authenticate(self, transport: Transport) -> list[Any]:
+        self._transport = transport
         self._watch.enter("asking ssh-agent for its keys", None)  # which has a deadline of its own
         identities = self._keyring.identities(self._target)
         talk = Conversation(transport, self._target.user)
@@ -131,7 +133,9 @@ class Login:
         self._watch.enter(stage, None)
         began = time.monotonic()
         yield
-        self._waited = time.monotonic() - began > LONG
+        # Perhaps it has hung up already: then no key was to blame.
+        gone = self._transport is not None and not self._transport.is_active()
+        self._waited = gone or time.monotonic() - began > LONG
         self._go_on()
 
     def _go_on(self) -> None:
