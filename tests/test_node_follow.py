@@ -451,7 +451,7 @@ def test_asked_for_again_after_a_lost_connection_it_is_followed_and_not_started(
     run.ended()
 
 
-def test_a_lost_run_is_followed_until_nothing_of_it_is_left(run):
+def test_a_lost_run_is_followed_until_nothing_of_it_is_left(run, monkeypatch):
     run.start(GO + "echo last; exit 0").wait_for("workers")
     reader = Reader(run.folder)
     until(lambda: reader.told)
@@ -459,6 +459,23 @@ def test_a_lost_run_is_followed_until_nothing_of_it_is_left(run):
     until(lambda: len(reader.told) == 2)
     assert [event for event, _ in reader.told] == [{"caught_up": True}, {"unattended": True}]
     assert reader.thread.is_alive()
+
+    def after_a_look(folder, name, value):
+        """The follower finds nobody left before it is written why."""
+        if name == record.EXIT:
+            until(lambda: looks[-1] == [])
+            monkeypatch.setattr(follow, "LOOK", 3600.0)
+        write(folder, name, value)
+
+    def looking(*args, **more):
+        found = members(*args, **more)
+        if threading.current_thread() is reader.thread:
+            looks.append(found)
+        return found
+
+    looks, members, write = [None], processes.members, record.write
+    monkeypatch.setattr(processes, "members", looking)
+    monkeypatch.setattr(record, "write", after_a_look)
     run.stop(0.0)
     assert json.loads(reader.finish()[JOURNAL].splitlines()[-1])["event"] == "ended"
 

@@ -88,6 +88,7 @@ class End:
         self.state = "running"
         self._record: dict[str, Any] = {}
         self._looked = float("-inf")
+        self._gone = False  # when its keepers and all that they kept were looked for
         self._told = -1  # how long the journal was, when its last line was no end
 
     def reached(self, journal: int | None) -> bool:
@@ -104,7 +105,9 @@ class End:
         self._read()
         if self.state == "lost":
             cookie, since = self._record.get("cookie"), self._record.get("since") or 0
-            return not (cookie and processes.members(cookie, since=since))
+            gone, self._gone = self._gone, not (cookie and processes.members(cookie, since=since))
+            # Who has just ended it is about to write its last word: another look is his.
+            return gone and self._gone
         if self.state == "ended":
             return self._is_gone()  # its last line comes right after the record
         return self.state in ("rebooted", "elsewhere")
