@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+import hypothesis
+
+# An example that a busy machine pauses for a moment is no bad one.
+hypothesis.settings.register_profile("ours", deadline=None)
+hypothesis.settings.load_profile("ours")
+
 
 def pytest_configure() -> None:
     """Ignore no signal: what `nohup`, or the `&` of a script, has us ignore, our children do too.

@@ -25,12 +25,12 @@ TORCHRUN = r"""
 import json, os, signal, subprocess, sys, time
 folder, commands = sys.argv[1], sys.argv[2:]
 workers = []
+signal.signal(signal.SIGTERM, lambda *_: [os.kill(w.pid, signal.SIGTERM) for w in workers])
 for local, command in enumerate(commands):
     env = dict(os.environ, RANK=str(local + 4), LOCAL_RANK=str(local), GROUP_RANK="2",
                WORLD_SIZE="8", LOCAL_WORLD_SIZE=str(len(commands)), TORCHELASTIC_RESTART_COUNT="0",
                TORCHELASTIC_ERROR_FILE=os.path.join(folder, "error%d.json" % local))
     workers.append(subprocess.Popen(["/bin/sh", "-c", command], env=env, start_new_session=True))
-signal.signal(signal.SIGTERM, lambda *_: [os.kill(w.pid, signal.SIGTERM) for w in workers])
 
 def told():
     try:
@@ -71,10 +71,11 @@ class Run:
         self.folder = folder
         self.cookie = cookie
         self.body = program()
+        self.commands: tuple[str, ...] = ()
 
     def start(self, *workers, argv=None, env=NOTHING, grace=20.0, folder=None, **more):
         """Start it; who keeps it is known when this returns, unless it ended at once."""
-        folder = folder or self.folder
+        folder, self.commands = folder or self.folder, workers
         argv = argv or [sys.executable, "-c", TORCHRUN, str(self.folder), *workers]
         call = SimpleNamespace(body=self.body)
         where = str(self.folder)
@@ -118,7 +119,12 @@ class Run:
         return [entry for entry in self.journal() if entry["event"] == name]
 
     def wait_for(self, name):
-        return until(lambda: self.events(name))[0]
+        """Return the first such event; workers have by then come as far as their commands say."""
+        event = until(lambda: self.events(name))[0]
+        if name == "workers":
+            for row, command in zip(event["workers"], self.commands, strict=False):
+                until(lambda pid=row["pid"], command=command: settled(pid, command))
+        return event
 
     def record(self, folder=None):
         return json.loads(((folder or self.folder) / "exit.json").read_text())
@@ -137,6 +143,29 @@ class Run:
         until(lambda: not any(record.is_alive(known[who]) for who in ("supervisor", "guard")))
         assert record.state_of(str(folder)) == "ended"
         return word
+
+
+def settled(pid, command):
+    """Whether a shell has set its traps and become what it execs at once, or is gone."""
+    process = processes.find(pid)
+    if not process or process.dead:
+        return True
+    if command.startswith("trap ") and not heeds_term(pid):
+        return False
+    if "exec sleep" not in command or command.startswith(GO):
+        return True
+    # In the middle of an exec the environment is empty.
+    return process.name == "sleep" and processes.environment(pid)
+
+
+def heeds_term(pid):
+    """Whether it catches SIGTERM, or ignores it."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return False
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigCgt", "SigIgn"))]
+    return any(mask & 1 << (signal.SIGTERM - 1) for mask in masks)
 
 
 @pytest.fixture

@@ -20,12 +20,16 @@ SECONDS = 120.0
 def read_until(run: subprocess.Popen[str], pattern: str, times: int = 1) -> str:
     """Return all up to the line with which the pattern has come so often."""
     assert run.stdout is not None
-    seen = ""
+    seen, searched = "", 0
     with _killed_when_late(run, SECONDS):
-        while len(re.findall(pattern, seen)) < times:
+        while times:
             line = run.stdout.readline()
-            assert line, f"ended before {pattern!r} came {times} times:\n{seen}"
+            assert line, f"ended before {pattern!r} came:\n{seen}"
             seen += line
+            while times and (found := re.compile(pattern).search(seen, searched)):
+                searched, times = found.end(), times - 1
+            if not pattern.startswith("(?s)"):
+                searched = len(seen)  # what a line has not, it will not get
     return seen
 
 

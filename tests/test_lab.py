@@ -523,7 +523,7 @@ def test_close_leaves_no_process_thread_or_file(tmp_path):
         lab.hosts[1].freeze()
         waiting = socket.create_connection(("127.0.0.1", lab.hosts[1].port), DEADLINE)
         lab.close()
-        assert not any(alive(pid) for _, pid in runs)
+        eventually(lambda: not any(alive(pid) for _, pid in runs))
         assert not lab_threads() - threads
         assert all(refused(host) for host in lab.hosts)
         waiting.close()

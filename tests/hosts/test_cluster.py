@@ -113,8 +113,7 @@ def test_a_host_sees_its_own_processes_only(cluster):
     one, other = cluster.hosts[:2]
     assert cluster.leftovers() == {}
     sleeper = other.popen(["sleep", "61"])
-    until(lambda: other.pids(), "the sleeper runs")
-    assert list(other.pids().values()) == ["sleep 61"]
+    until(lambda: list(other.pids().values()) == ["sleep 61"], "the sleeper runs")
     assert one.pids() == {}
     seen = one.run(["ps", "-eo", "args="]).stdout
     assert "sleep 61" not in seen
@@ -213,7 +212,7 @@ def test_a_pulled_cable_leaves_the_host_alive(cluster):
     host.link_down()
     with pytest.raises(TimeoutError):
         cluster.connect(host.address, timeout=0.5)
-    assert "sleep 65" in host.pids().values()
+    until(lambda: "sleep 65" in host.pids().values(), "the sleeper runs")
     host.link_up()
     host.await_sshd()
     host.kill_all()
@@ -294,7 +293,7 @@ def test_nothing_is_left_of_a_cluster_that_stands_beside_another(tmp_path, clust
     began = time.monotonic()
     # The same addresses as the shared cluster's, and homes that the hosts share.
     with Cluster(tmp_path / "c", shared_home=True, login_shell="/bin/sh") as second:
-        assert time.monotonic() - began < 5  # about half a second on a free machine
+        assert time.monotonic() - began < 30  # about half a second on a free machine
         assert len(namespaces(second)) == 4
         controller = second.popen(["sleep", "66"])
         second.ssh(second.hosts[0], "echo shared > file; setsid sleep 67 >&- 2>&- <&- &")

@@ -150,7 +150,7 @@ def few_files_may_be_open_at_first(ground: Ground) -> None:
 
 def few_processes_may_run(ground: Ground) -> None:
     ground.as_user()
-    ground["n2"].restart_sshd(wrapper=["prlimit", "--nproc=60:60"])
+    ground["n2"].restart_sshd(wrapper=["prlimit", "--nproc=90:90"])
 
 
 JOIN = 'echo $$ > "$1/cgroup.procs"; shift; exec "$@"'

@@ -32,6 +32,9 @@ def test_a_host_that_is_away_is_named_and_what_is_here_of_it_is_shown(cluster: C
     done = ddp_orch(cluster, "up", "-d", "-n", "away", inventory, "--", *script)
     try:
         assert done.returncode == 0, done.stdout + done.stderr
+        for n, host in enumerate(cluster.hosts):
+            path = host.home / f".ddp-orch/runs/away/{n}/worker-logs/0/r{n}.out"
+            until(lambda path=path: "token" in path.read_text(), "it has said it", seconds=60)
         record = cluster.home / STATE / "away"
         (record / "inventory.json").write_text(load(inventory).model_dump_json())
         here = record / "logs" / "rank2.out"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator import boot
+from tests.hosts.launched import empty
 from tests.hosts.processes import until
 from tests.reading import read_rest, read_until
 from tests.workers import heed_ctrl_c, worker
@@ -123,7 +124,7 @@ def test_what_a_worker_left_in_the_background_has_its_grace_and_is_told_of(
                          done.stdout + done.stderr)  # fmt: skip
     assert told == "n1"
     assert (hosts[0].home / ".ddp-orch/runs/late/0/saved").exists()
-    assert not any(host.pids() for host in hosts)
+    empty(*hosts)
 
 
 @pytest.mark.slow
@@ -186,10 +187,11 @@ def test_a_controller_that_is_killed_leaves_the_job_as_it_is(cluster: Cluster) -
         read_until(run, "ready", times=3)
         run.kill()
         run.communicate(timeout=30)
-    for rank, host in enumerate(cluster.hosts):
+    for host in cluster.hosts:
         until(lambda host=host: not agents(host), "the agent has gone", seconds=60)
         there = "\n".join(host.pids().values())
         assert all(what in there for what in ("distributed.run", "stubborn", "sleep"))
+    for rank, host in enumerate(cluster.hosts):  # which the others are told of
         assert stop(host, f"{host.home}/.ddp-orch/runs/alone/{rank}")["verified"]
     until(lambda: not any(host.pids() for host in cluster.hosts), "the hosts are empty")
 

@@ -60,7 +60,7 @@ class Rooms:
             capture_output=True,
             stdin=subprocess.DEVNULL,
             text=True,
-            timeout=200,
+            timeout=280,
             check=False,
         )
 

@@ -335,12 +335,15 @@ def test_a_reader_that_goes_away_is_no_mistake(rooms: Rooms, ended: Path) -> Non
 
 
 @pytest.fixture
-def going(rooms: Rooms, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+def going(
+    rooms: Rooms, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[tuple[Path, Path]]:
     """Return the inventory of a run that goes on, and the file that ends it."""
+    lines = getattr(request, "param", LINES)
     go = tmp_path / "go"
     inventory = rooms.inventory(2)
     name = f"going-{tmp_path.name[-30:].replace('_', '-').lower()}".rstrip("-")
-    done = rooms.ddp_orch("up", "-d", "-n", name, inventory, "--", worker("told"), LINES, go)
+    done = rooms.ddp_orch("up", "-d", "-n", name, inventory, "--", worker("told"), lines, go)
     try:
         assert done.returncode == 0, done.stdout + done.stderr
         remember(rooms, name, inventory)
@@ -363,6 +366,7 @@ def until(true: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("going", [5000], indirect=True)  # more than a pipe takes: it has to write
 def test_nobody_is_attached_for_a_reader_that_has_gone(
     rooms: Rooms, going: tuple[Path, Path]
 ) -> None:
@@ -373,7 +377,7 @@ def test_nobody_is_attached_for_a_reader_that_has_gone(
         assert run.stdout is not None
         run.stdout.readline()
         run.stdout.close()
-        assert run.wait(60) == 101
+        assert run.wait(120) == 101
     finally:
         run.kill()
         run.wait()

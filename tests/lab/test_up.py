@@ -135,12 +135,18 @@ def test_bytes_are_kept_as_they_are_and_shown_without_harm(rooms: Rooms, tmp_pat
     assert (rooms.state / "runs/odd/logs/rank0.err").read_bytes().count(b"\r") == 100
 
 
+# A worker may come and go before its ranks are read: then it is told of in other words.
+KNOWN = """
+import os, time
+journal = os.environ['DDP_ORCH_RUN_DIR'] + '/journal.jsonl'
+while '"workers"' not in open(journal).read(): time.sleep(0.01)
+"""
+
+
 def test_a_worker_that_is_killed_is_named_with_its_signal(rooms: Rooms, tmp_path: Path) -> None:
     script = tmp_path / "killed.py"
     script.write_text(
-        "import os, signal, time\n"
-        "journal = os.environ['DDP_ORCH_RUN_DIR'] + '/journal.jsonl'\n"
-        "while '\"workers\"' not in open(journal).read(): time.sleep(0.01)\n"  # it is known by now
+        f"{KNOWN}import signal\n"
         "if os.environ['RANK'] == '1': os.kill(os.getpid(), signal.SIGSEGV)\n"
         "signal.pause()\n"
     )
@@ -310,8 +316,10 @@ def test_a_missing_interpreter_or_torch_is_found_before_anything_starts(
     assert not any((host.home / ".ddp-orch/runs/never").exists() for host in rooms.hosts)
 
 
-def test_json_is_one_event_per_line_and_nothing_else(rooms: Rooms) -> None:
-    done = rooms.ddp_orch("up", "-o", "json", rooms.inventory(1), "--", worker("ranks"))
+def test_json_is_one_event_per_line_and_nothing_else(rooms: Rooms, tmp_path: Path) -> None:
+    script = tmp_path / "known.py"
+    script.write_text(f"print('begins')\n{KNOWN}")
+    done = rooms.ddp_orch("up", "-o", "json", rooms.inventory(1), "--", script)
     assert done.returncode == 0, done.stdout + done.stderr
     events = [json.loads(line) for line in done.stdout.splitlines()]
     kinds = [event["event"] for event in events]
