@@ -30,13 +30,14 @@ __all__ = ["cookie"]
 SUPPORTED = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14"]
 TOO_OLD = ["3.6", "3.7"]
 FIRST_WINDOW = 14_000
+PYENV = Path.home() / ".pyenv/versions"  # of this home, before a test has another one
 
 
 @cache
 def find_python(version):
     """Look on PATH and where pyenv keeps them; a shim that has no such version does not count."""
     name = f"python{version}"
-    kept = Path.home().glob(f".pyenv/versions/{version}.*/bin/{name}")
+    kept = PYENV.glob(f"{version}.*/bin/{name}")
     ask = "import sys; print('%d.%d' % sys.version_info[:2])"
     for path in [*kept, shutil.which(name)]:
         if path:
