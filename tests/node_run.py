@@ -16,7 +16,7 @@ from orchestrator.node import processes, record, runs, stopping
 from orchestrator.setups import supervisor as program
 from tests.test_node_processes import bearers, cookie, until
 
-__all__ = ["GO", "NOTHING", "TORCHRUN", "Run", "bearers", "cookie", "run", "until"]
+__all__ = ["GO", "NOTHING", "TORCHRUN", "Run", "bearers", "cookie", "run", "sleeps", "until"]
 
 # Like torchrun: a session per worker, its variables, TERM passed on, exit code 1 for any failure.
 # Unlike it, a dead worker is not reaped before the supervisor has told of it: no test may hang on
@@ -154,8 +154,13 @@ def settled(pid, command):
         return False
     if "exec sleep" not in command or command.startswith(GO):
         return True
-    # In the middle of an exec the environment is empty.
-    return process.name == "sleep" and processes.environment(pid)
+    return sleeps(pid)
+
+
+def sleeps(pid):
+    """Whether it has become a sleep: in the middle of an exec the environment is empty."""
+    process = processes.find(pid)
+    return process and process.name == "sleep" and processes.environment(pid)
 
 
 def heeds_term(pid):

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.node import journal, peers, processes, record, reports, runs, stopping, workers
-from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, until
+from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, sleeps, until
 from tests.test_node_processes import spawn
 
 __all__ = ["cookie", "run", "spawn"]
@@ -168,12 +168,6 @@ def test_what_a_worker_starts_is_no_worker_though_it_was_looked_at_before_it_was
         for pid in (*processes.children(worker.pid), worker.pid):
             os.kill(pid, signal.SIGKILL)
         worker.wait()
-
-
-def sleeps(pid):
-    """In the middle of an exec nobody has an environment."""
-    process = processes.find(pid)
-    return process and process.name == "sleep" and processes.environment(pid)
 
 
 class Round:
