@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import platform
+import re
 import secrets
 import signal
 import subprocess
@@ -17,6 +19,10 @@ import pytest
 from orchestrator.node import ending, processes, record
 
 ROOT = Path(__file__).resolve().parents[1]
+# Whether a pidfd tells how one ended whom somebody else has waited for.
+STATUSES_ARE_KEPT = sys.platform == "linux" and tuple(
+    map(int, re.findall(r"\d+", platform.release())[:2])
+) >= (6, 15)
 
 # A supervisor as the real one is, with children that would rather live. Each writes down its pid.
 ZOO = r"""

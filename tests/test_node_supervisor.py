@@ -17,7 +17,7 @@ import pytest
 
 from orchestrator.node import journal, peers, processes, record, reports, runs, stopping, workers
 from tests.node_run import GO, NOTHING, TORCHRUN, cookie, run, sleeps, until
-from tests.test_node_processes import spawn
+from tests.test_node_processes import STATUSES_ARE_KEPT, spawn
 
 __all__ = ["cookie", "run", "spawn"]
 
@@ -228,6 +228,26 @@ def test_while_others_live_the_good_end_of_one_is_no_reason_to_look_for_new_ones
     assert of.pause == 1000.0
     of.end(0)
     assert of.pause == workers.LOOK_SELDOM
+
+
+@pytest.mark.skipif(not STATUSES_ARE_KEPT, reason="needs Linux 6.15")
+@pytest.mark.parametrize(
+    ("ends", "code", "number"),
+    [("exit 0", 0, None), ("exit 7", 7, None), ("kill -KILL $$", None, signal.SIGKILL)],
+)
+def test_how_a_worker_ended_is_known_though_torchrun_was_first_to_wait_for_it(
+    spawn, ends, code, number
+):
+    names = dict.fromkeys(workers.TOLD, "0") | {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    worker = spawn("sh", "-c", f"read go; {ends}", env=os.environ | names, stdin=subprocess.PIPE)
+    noted = []
+    seen = workers.Workers(lambda event, **more: noted.append((event, more)), [])
+    until(lambda: seen.look(os.getpid()) or noted)
+    worker.communicate(b"go\n")
+    assert not processes.find(worker.pid), "reaped by somebody else"
+    seen.look(os.getpid())
+    (_, (event, told)) = noted
+    assert (event, told["code"], told["signal"]) == ("worker", code, number)
 
 
 @pidfds

@@ -136,11 +136,15 @@ class Workers:
         for worker in list(self._living.values()):
             now = processes.find(worker.process.pid)
             if now is None or now.dead or now.start != worker.process.start:
-                # torchrun looks every 100 ms and reaps; until then the zombie tells its status.
+                # torchrun looks every 100 ms and reaps; until then the zombie tells its status,
+                # and from then on its pidfd, where the kernel is new enough.
                 if now is not None and now.start == worker.process.start:
-                    self._ended(worker, now.status)
+                    status: int | None = now.status
                 else:
-                    self._ended(worker, self._statuses.pop(worker.process.pid, None))
+                    status = self._statuses.pop(worker.process.pid, None)
+                    if status is None:
+                        status = processes.status_of_reaped(worker.pidfd)
+                self._ended(worker, status)
         if root and self._unannounced:
             self._find(root)
 
